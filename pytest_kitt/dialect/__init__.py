@@ -1,0 +1,1 @@
+"""The wire protocols of inference servers, one file each."""

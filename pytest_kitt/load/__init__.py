@@ -1,0 +1,1 @@
+"""How is load applied and timed?"""

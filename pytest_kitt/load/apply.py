@@ -1,0 +1,117 @@
+"""How does ``kitt_load`` turn a load, a workload and a stop into a result on one engine?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from pytest_kitt.dialect.openai import PATHS, Api
+from pytest_kitt.engine.base import RunningEngine
+from pytest_kitt.load import run, workload
+from pytest_kitt.load.result import LoadResult
+from pytest_kitt.load.run import Progress
+from pytest_kitt.load.spec import ClientSpec, Closed, Prompts, Stop, Workload, load_of, stop_of, workload_of
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """A load as asked for, its short forms resolved.
+
+    Attributes:
+        load: how requests arrive.
+        workload: what they ask.
+        stop: when enough was measured.
+        api: chat or completions.
+        warmup: uncounted requests in front.
+        hold: keep the load up until the last measured request has ended.
+        keep_text: record the answers' texts.
+        seed: of every random choice.
+
+    """
+
+    load: Closed
+    workload: Workload
+    stop: Stop
+    api: Api
+    warmup: int
+    hold: bool
+    keep_text: bool
+    seed: int
+
+    def params(self, bodies: workload.Bodies) -> dict[str, Any]:
+        """What is stored with the result."""
+        params: dict[str, Any] = {
+            "load": str(self.load),
+            "concurrency": self.load.concurrency,
+            "workload": str(self.workload),
+            "stop": str(self.stop),
+            "api": self.api,
+            "warmup": self.warmup,
+            "seed": self.seed,
+        }
+        if bodies.isl_by:
+            params["prompt_length_by"] = bodies.isl_by
+        if isinstance(self.workload, Prompts) and self.stop.requests + self.warmup > len(self.workload.prompts):
+            params["prompts_repeat"] = True
+        return params
+
+
+def asked(
+    load: Closed | str,
+    work: Workload | str,
+    stop: Stop | str,
+    *,
+    api: Api,
+    seed: int,
+    warmup: int | None = None,
+    hold: bool = True,
+    keep_text: bool = False,
+) -> Asked:
+    """Resolves short forms; the warm-up's default is one request per slot. UserError says what is wrong."""
+    closed = load_of(load)
+    return Asked(
+        load=closed,
+        workload=workload_of(work),
+        stop=stop_of(stop),
+        api=api,
+        warmup=closed.concurrency if warmup is None else warmup,
+        hold=hold,
+        keep_text=keep_text,
+        seed=seed,
+    )
+
+
+def apply(
+    wanted: Asked, engine: RunningEngine, *, mark: str, on_progress: Callable[[Progress], None] = lambda _: None
+) -> tuple[LoadResult, tuple[bytes, ...]]:
+    """Runs a load; the result and the raw blocks. InvalidMeasurement when not one request succeeded."""
+    bodies = workload.bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
+    raw = run.run(_spec(wanted, bodies, engine), mark=mark, on_progress=on_progress)
+    params = wanted.params(bodies) | {"clock": raw.ending.clock}
+    result = LoadResult(raw.table, raw.ending, params)
+    result.require_samples()
+    return result, raw.blocks
+
+
+def _spec(wanted: Asked, bodies: workload.Bodies, engine: RunningEngine) -> ClientSpec:
+    host, port, tls, prefix = run.address(engine.url)
+    return ClientSpec(
+        host=host,
+        port=port,
+        tls=tls,
+        ca_file=engine.access.ca_file,
+        path=prefix + PATHS[wanted.api],
+        headers=engine.access.headers,
+        bodies=bodies.bodies,
+        prefix_words=bodies.words,
+        prefix_length=bodies.prefix_length,
+        salt=bodies.salt,
+        concurrency=wanted.load.concurrency,
+        warmup=wanted.warmup,
+        requests=wanted.stop.requests,
+        seconds=wanted.stop.seconds,
+        hold=wanted.hold and wanted.load.concurrency > 1,
+        timeout_s=engine.access.timeout_s,
+        keep_text=wanted.keep_text,
+    )

@@ -1,0 +1,1 @@
+"""The child process that sends the timed requests."""

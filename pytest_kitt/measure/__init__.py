@@ -1,0 +1,1 @@
+"""From records to numbers: pure functions, no I/O."""

@@ -1,0 +1,212 @@
+"""What is known about each request of a load? Columns of numbers, one row per request.
+
+Times are nanoseconds on the client's monotonic clock since the load began; -1 means "did not happen". The times of a
+request's token-bearing events lie one after the other in ``event_ns``, ``events`` of them per request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+CODEC = "kitt-columns-1"
+MAX_BLOCK_BYTES = 1 << 20
+
+
+class Phase(enum.IntEnum):
+    """Whether a request counts."""
+
+    WARMUP = 0
+    MEASURED = 1
+    COOLDOWN = 2  # keeps the load up until the last measured request has ended
+
+
+class Failure(enum.IntEnum):
+    """Why a request failed; NONE for a good one."""
+
+    NONE = 0
+    CONNECT = 1  # the connection was refused, or its TLS handshake failed
+    RESET = 2  # the peer reset the connection
+    CLOSED = 3  # the peer closed the connection before the response was complete
+    TIMEOUT = 4  # not complete within the request's time limit
+    HTTP_STATUS = 5  # the status was not 2xx; the column ``status`` says which
+    BAD_HTTP = 6  # not HTTP/1.1 as this client knows it
+    BAD_STREAM = 7  # the body was not the event stream that the dialect expects
+    ERROR_EVENT = 8  # the stream carried an error object
+    NO_TOKENS = 9  # a well-formed answer without a single token
+    CANCELLED = 10  # the load was stopped while the request was under way
+
+
+class CountedBy(enum.IntEnum):
+    """Who counted the tokens of a request."""
+
+    NOBODY = 0
+    USAGE = 1  # the server's usage object
+    CHUNKS = 2  # one token per token-bearing event: a lower bound
+    TOKENIZER = 3
+    ESTIMATED = 4
+
+
+_COLUMNS: dict[str, str] = {
+    "index": "q",
+    "phase": "b",
+    "failure": "b",
+    "status": "h",
+    "counted_by": "b",
+    "resent": "b",
+    "length_finish": "b",
+    "planned_ns": "q",
+    "connect_ns": "q",
+    "send_ns": "q",
+    "end_ns": "q",
+    "isl": "i",
+    "osl": "i",
+    "answer_event": "i",
+    "events": "i",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One row: what happened to one request.
+
+    Attributes:
+        index: which request of the load it was, from 0.
+        phase: warm-up, measured or cool-down.
+        failure: why it failed, if it did.
+        status: HTTP status, 0 when none came.
+        counted_by: who counted ``osl``.
+        resent: 1 when a reused connection was reset before any response byte and the request was sent again.
+        length_finish: 1 when the server says that it stopped at the length limit.
+        planned_ns: when it should have been sent.
+        connect_ns: how long connecting took, 0 on a reused connection.
+        send_ns: the clock just before the send() that carried its last byte.
+        end_ns: when its last byte arrived.
+        isl: input tokens, -1 unknown.
+        osl: output tokens, -1 unknown.
+        answer_event: index of the first event that carries answer text (not reasoning, not a tool call), -1 none.
+        event_ns: arrival of each token-bearing event.
+
+    """
+
+    index: int
+    phase: int
+    failure: int = Failure.NONE
+    status: int = 0
+    counted_by: int = CountedBy.NOBODY
+    resent: int = 0
+    length_finish: int = 0
+    planned_ns: int = -1
+    connect_ns: int = 0
+    send_ns: int = -1
+    end_ns: int = -1
+    isl: int = -1
+    osl: int = -1
+    answer_event: int = -1
+    event_ns: Sequence[int] = ()
+
+
+class RequestTable:
+    """All requests of one load, column by column; texts only where a quality item asked for them."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[int]] = {name: array(code) for name, code in _COLUMNS.items()}
+        self.event_ns: array[int] = array("q")
+        self.texts: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.columns["index"])
+
+    def __getitem__(self, name: str) -> array[int]:
+        return self.columns[name]
+
+    def append(self, request: Request, text: str | None = None) -> None:
+        """Adds one row."""
+        for name, column in self.columns.items():
+            column.append(len(request.event_ns) if name == "events" else getattr(request, name))
+        self.event_ns.extend(request.event_ns)
+        if text is not None:
+            self.texts[request.index] = text
+
+    def extend(self, other: RequestTable) -> None:
+        """Adds all rows of another table."""
+        for name, column in self.columns.items():
+            column.extend(other.columns[name])
+        self.event_ns.extend(other.event_ns)
+        self.texts.update(other.texts)
+
+    def rows(self) -> Iterator[Request]:
+        """Each request as a record, in the order of arrival."""
+        names = [name for name in _COLUMNS if name != "events"]
+        for row, (start, stop) in enumerate(self.spans()):
+            values = {name: self.columns[name][row] for name in names}
+            yield Request(**values, event_ns=self.event_ns[start:stop])
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where each request's events begin and end in ``event_ns``."""
+        ends = accumulate(self.columns["events"])
+        start = 0
+        for stop in ends:
+            yield start, stop
+            start = stop
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the numbers."""
+        return sum(len(c) * c.itemsize for c in self.columns.values()) + len(self.event_ns) * self.event_ns.itemsize
+
+    def to_bytes(self) -> bytes:
+        """One block: a JSON header behind its length, then each column little-endian."""
+        arrays = {**self.columns, "event_ns": self.event_ns}
+        head = json.dumps(
+            {
+                "codec": CODEC,
+                "columns": [[name, values.typecode, len(values)] for name, values in arrays.items()],
+                "texts": [[index, text] for index, text in self.texts.items()],
+            }
+        ).encode()
+        return b"".join([struct.pack("<I", len(head)), head, *(_little(values) for values in arrays.values())])
+
+    @classmethod
+    def from_bytes(cls, block: bytes) -> RequestTable:
+        """The table that ``to_bytes`` wrote; ValueError when it is not one."""
+        (head_size,) = struct.unpack_from("<I", block)
+        head = json.loads(block[4 : 4 + head_size])
+        if head.get("codec") != CODEC:
+            raise ValueError(f"not a block of {CODEC}")
+        table = cls()
+        offset = 4 + head_size
+        for name, code, count in head["columns"]:
+            values = array(code)
+            size = count * values.itemsize
+            values.frombytes(block[offset : offset + size])
+            if sys.byteorder == "big":
+                values.byteswap()
+            offset += size
+            if name == "event_ns":
+                table.event_ns = values
+            else:
+                table.columns[name] = values
+        table.texts = {int(index): text for index, text in head["texts"]}
+        return table
+
+
+def join(blocks: Iterable[bytes]) -> RequestTable:
+    """One table from many blocks."""
+    table = RequestTable()
+    for block in blocks:
+        table.extend(RequestTable.from_bytes(block))
+    return table
+
+
+def _little(values: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        values = array(values.typecode, values)
+        values.byteswap()
+    return values.tobytes()

@@ -1,0 +1,169 @@
+"""What does one read in the terminal? A header before, a table by cell after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_kitt import settings as settings_of
+from pytest_kitt.matrix import Cell
+from pytest_kitt.measure.results import Measurement, Result
+from pytest_kitt.settings import Settings
+
+if TYPE_CHECKING:
+    import pytest
+
+TOY_NOTICE = "the tiny model is a toy: its numbers measure this harness and this machine, not a product"
+SYNTHETIC_NOTICE = "the simulated engine makes its tokens up: its numbers say nothing about any real engine"
+# what a row shows, in this order, where it was measured
+_SHOWN = (
+    ("accuracy", "value", "accuracy"),
+    ("ttft_ms", "p50", "TTFT p50"),
+    ("ttft_ms", "p99", "p99"),
+    ("itl_ms", "p50", "ITL p50"),
+    ("itl_ms", "p99", "p99"),
+    ("e2e_ms", "p50", "E2E p50"),
+    ("output_tps", "value", "output"),
+    ("request_rps", "value", "requests"),
+    ("requests_failed", "value", "failed"),
+)
+_SHOWN_NAMES = {name for name, _, _ in _SHOWN}
+_MARKUP = {"passed": "green", "skipped": "yellow", "inconclusive": "yellow"}
+
+
+def header(version: str, run_id: str, cells: Sequence[Cell], settings: Settings) -> list[str]:
+    """Version, matrix, settings with their origins, and what must not be mistaken for a product's number."""
+    shown = ", ".join(f"{cell.id} ({cell.runtime}{', cannot run' if cell.skip else ''})" for cell in cells)
+    suite = f"suite {','.join(settings.suite)}; " if settings.suite else ""
+    lines = [f"kitt {version}: {suite}{shown}; run {run_id}"]
+    if given := settings_of.shown(settings):
+        lines.append(f"kitt settings: {', '.join(given)}")
+    return lines + [f"kitt: {notice}" for notice in _notices(cells)]
+
+
+def matrix(reporter: pytest.TerminalReporter, cells: Sequence[Cell], counted: Mapping[Cell, int]) -> None:
+    """The cells with their number of items and the reason of each skip."""
+    reporter.section("kitt matrix")
+    for cell in cells:
+        what = f"SKIP: {cell.skip}" if cell.skip else f"{counted.get(cell, 0)} items"
+        reporter.write_line(f"{cell.id}  {cell.runtime}  {cell.key}  {what}")
+
+
+def summary(reporter: pytest.TerminalReporter, cells: Sequence[Cell], results: Sequence[Result], where: str) -> None:
+    """One table per cell: a row per result, with units, verdict and, below, the reasons of what did not pass."""
+    if not results:
+        return
+    quiet = reporter.verbosity < 0
+    reporter.section("kitt results", sep="=")
+    for cell_id in dict.fromkeys(_cell_id(r) for r in results):
+        mine = [r for r in results if _cell_id(r) == cell_id]
+        _write_cell(reporter, cell_id, mine)
+        if reporter.verbosity > 0:
+            _write_all_metrics(reporter, mine)
+    for notice in [] if quiet else _notices(cells):
+        reporter.write_line(f"Note: {notice}.", yellow=True)
+    if not quiet:
+        reporter.write_line(where)
+
+
+def scaled(value: float, unit: str) -> str:
+    """A number with a unit that suits its size: 1234 ms is 1.23 s."""
+    if unit == "ms" and value >= 1000:
+        return f"{_digits(value / 1000)} s"
+    if unit == "ms" and 0 < value < 0.1:
+        return f"{_digits(value * 1000)} µs"
+    if unit == "tokens/s":
+        return f"{_digits(value / 1000)} ktok/s" if value >= 10_000 else f"{_digits(value)} tok/s"
+    if unit == "requests/s":
+        return f"{_digits(value)} req/s"
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if unit in ("tokens", "requests", "count"):
+        return f"{value:g}"
+    return f"{_digits(value)} {unit}".rstrip()
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with aligned columns; the first row is the head, all but the first column are right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+
+
+def _digits(value: float) -> str:
+    """Three significant digits without an exponent."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def _cell_id(result: Result) -> str:
+    if result.cell is None:
+        return "no engine"
+    version = f" {result.cell.engine_version}" if result.cell.engine_version else ""
+    return f"{result.cell.id} ({result.cell.engine}{version}, {result.cell.runtime})"
+
+
+def _write_cell(reporter: pytest.TerminalReporter, cell_id: str, results: Sequence[Result]) -> None:
+    reporter.write_line(cell_id, bold=True)
+    by_key = [{(m.name, m.stat): m for m in result.metrics} for result in results]
+    columns = [(name, stat, title) for name, stat, title in _SHOWN if any((name, stat) in found for found in by_key)]
+    rows = [["benchmark", *(title for _, _, title in columns), "verdict"]]
+    for result, found in zip(results, by_key, strict=True):
+        values = [_value(found.get((name, stat))) for name, stat, _ in columns]
+        rows.append([_label(result), *values, result.outcome.upper()])
+    lines = table(rows)
+    reporter.write_line(f"  {lines[0]}")
+    for line, result in zip(lines[1:], results, strict=True):
+        reporter.write_line(f"  {line}", **{_MARKUP.get(result.outcome, "red"): True})
+    for result, line in _own_metrics(results):
+        reporter.write_line(f"  {_label(result)}: {line}")
+    for result in results:
+        if result.reason:
+            reporter.write_line(f"  {_label(result)}: {result.outcome}: {result.reason.splitlines()[0][:300]}")
+
+
+def _own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
+    """What a test recorded beside the standard metrics, unless the columns show it."""
+    from pytest_kitt.measure.metrics import BY_NAME
+
+    for result in results:
+        own = [m for m in result.metrics if m.name not in BY_NAME and m.name not in _SHOWN_NAMES]
+        if own:
+            yield result, ", ".join(f"{m.key} {_value(m)}{_interval(m)}" for m in own)
+
+
+def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
+    for result in results:
+        for m in result.metrics:
+            reporter.write_line(f"    {_label(result)}  {m.key} = {scaled(m.value, m.unit)} (n={m.n}){_interval(m)}")
+
+
+def _interval(m: Measurement) -> str:
+    if m.ci_low is None or m.ci_high is None:
+        return ""
+    return f" [{scaled(m.ci_low, m.unit)} to {scaled(m.ci_high, m.unit)}]"
+
+
+def _label(result: Result) -> str:
+    params = "-".join(str(value) for value in _own_params(result))
+    return f"{result.benchmark}[{params}]" if params else result.benchmark
+
+
+def _own_params(result: Result) -> list[object]:
+    _, bracket, inside = result.nodeid.rpartition("[")
+    if not bracket or result.cell is None:
+        return []
+    rest = inside.rstrip("]").removeprefix(result.cell.id).strip("-")
+    return [rest] if rest else []
+
+
+def _value(m: Measurement | None) -> str:
+    return "-" if m is None else scaled(m.value, m.unit)
+
+
+def _notices(cells: Sequence[Cell]) -> list[str]:
+    toy = [TOY_NOTICE] if any(cell.model.toy for cell in cells) else []
+    synthetic = [SYNTHETIC_NOTICE] if any(cell.synthetic for cell in cells) else []
+    return toy + synthetic
