@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +103,7 @@ class EngineCard(_Strict):
 
 
 def load_engines() -> dict[str, EngineCard]:
-    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which may replace them."""
+    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which replace them."""
     cards: dict[str, EngineCard] = {}
     for folder in (shipped.ENGINES, home() / "engines"):
         for path in sorted(folder.glob("*.yaml")):
@@ -119,7 +118,7 @@ def read_engine(path: Path) -> EngineCard:
     try:
         card = EngineCard.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, error, content)) from error
+        raise UserError(_explain(path, error)) from error
     if card.name != path.stem:
         raise UserError(f"{path}: the card's name is {card.name!r}; name the file {card.name}.yaml")
     return card
@@ -140,7 +139,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(path: Path, error: ValidationError, content: Mapping[str, Any]) -> str:
+def _explain(path: Path, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":

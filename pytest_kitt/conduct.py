@@ -99,7 +99,7 @@ class Conductor:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
+        self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Gives errors of ours the outcome that they mean."""
         report = yield
@@ -201,7 +201,7 @@ def _run_status(exit_status: int, results: list[Result]) -> RunStatus:
 
 
 def _shorten(report: pytest.TestReport, error: BaseException) -> None:
-    """An engine that does not start, or a mistyped load, is no bug in the test: the sentence says more than a traceback."""
+    """An engine that does not start, or a mistyped load, is no bug in the test: the sentence says it all."""
     if isinstance(error, KittError) and report.failed:
         report.longrepr = f"{type(error).__name__}: {error}"
 

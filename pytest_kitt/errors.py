@@ -1,7 +1,7 @@
 """Which errors can pytest-kitt raise, and what does each mean?
 
 KittError                   everything below
-├── UserError               the input or the environment is wrong: one sentence with the cure (pytest.UsageError, exit 4)
+├── UserError               input or environment is wrong: one sentence with the cure (pytest.UsageError, exit 4)
 ├── EngineError             the engine's fault
 │   ├── EngineStartError    it did not become ready: carries the class of failure and the end of its log
 │   └── EngineRequestError  it answered a single request with an error
@@ -62,11 +62,11 @@ class EngineRequestError(EngineError):
     """The engine answered a single request with an error."""
 
 
-class InvalidMeasurement(KittError):  # noqa: N818 - the name of an outcome that users read in reports
+class InvalidMeasurement(KittError):
     """The number cannot be trusted; the test is an error, never a pass."""
 
 
-class Inconclusive(KittError):  # noqa: N818 - the name of an outcome that users read in reports
+class Inconclusive(KittError):
     """The evidence straddles the threshold: neither a pass nor a failure."""
 
 

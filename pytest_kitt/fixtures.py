@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_kitt.dialect.openai import Api
     from pytest_kitt.engine.base import RunningEngine
     from pytest_kitt.load.result import LoadResult
     from pytest_kitt.load.spec import Closed, Stop, Workload
@@ -25,7 +25,7 @@ class Load(Protocol):
         stop: Stop | str = "requests:20",
         *,
         label: str = "",
-        api: str | None = None,
+        api: Api | None = None,
         warmup: int | None = None,
         hold: bool = True,
         keep_text: bool = False,
@@ -54,7 +54,7 @@ class Measure(Protocol):
 
 
 @pytest.fixture(scope="session")
-def kitt_engine(request: pytest.FixtureRequest) -> Iterator[RunningEngine]:
+def kitt_engine(request: pytest.FixtureRequest) -> RunningEngine:
     """The engine of this cell, one start per cell: url, version, generate, chat, stream, tokenize, capabilities."""
     from pytest_kitt import session
 
@@ -62,7 +62,7 @@ def kitt_engine(request: pytest.FixtureRequest) -> Iterator[RunningEngine]:
     cell = getattr(request, "param", None)
     if kitt is None or cell is None:
         raise pytest.UsageError("kitt_engine: no cell was made for this test; is its fixture requested dynamically?")
-    yield session.EngineHandle(kitt.engines, cell)  # type: ignore[misc]  # it delegates to a RunningEngine
+    return cast("RunningEngine", session.EngineHandle(kitt.engines, cell))
 
 
 @pytest.fixture(scope="session")
@@ -75,13 +75,13 @@ def kitt_cell(kitt_engine: RunningEngine) -> Cell:
 def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Load:
     """Applies a load: ``kitt_load("closed:8", "synthetic:200:128", "requests:100") -> LoadResult``."""
 
-    def load(  # noqa: PLR0913 - the settings of a load, each with its default
+    def load(
         load: Closed | str = "closed:1",
         workload: Workload | str = "synthetic:128:64",
         stop: Stop | str = "requests:20",
         *,
         label: str = "",
-        api: str | None = None,
+        api: Api | None = None,
         warmup: int | None = None,
         hold: bool = True,
         keep_text: bool = False,
@@ -98,7 +98,7 @@ def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Loa
 def kitt_measure(request: pytest.FixtureRequest) -> Measure:
     """Records a number: ``kitt_measure("accuracy", 0.9, unit="share", better="higher", n=50)``."""
 
-    def measure(  # noqa: PLR0913 - the fields of a Measurement
+    def measure(
         name: str,
         value: float,
         *,

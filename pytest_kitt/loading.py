@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pytest_kitt import recording, session
+from pytest_kitt.dialect.openai import PATHS, Api
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.errors import InvalidMeasurement, UserError
+from pytest_kitt.errors import InvalidMeasurement, UserError, nearest
 from pytest_kitt.evals import exact_match, questions
 from pytest_kitt.load import apply as loads
 from pytest_kitt.load.result import LoadResult
@@ -27,7 +28,7 @@ def apply(
     asked: tuple[Any, Any, Any],
     *,
     label: str = "",
-    api: str | None = None,
+    api: Api | None = None,
     **options: Any,
 ) -> LoadResult:
     """Runs a load on an engine and records its blocks and standard metrics for an item."""
@@ -36,7 +37,11 @@ def apply(
         raise UserError("kitt_load: nothing of kitt is active in this session")
     record = recording.of(item)
     if label in record.loads:
-        raise UserError("a further kitt_load in one test needs label='...', so that its metrics have names of their own")
+        raise UserError(
+            "a further kitt_load in one test needs label='...', so that its metrics have names of their own"
+        )
+    if api is not None and api not in PATHS:
+        raise UserError(f"kitt_load: api {api!r} is unknown; {nearest(api, PATHS)}")
     record.loads.append(label)
     wanted = loads.asked(*asked, api=api or kitt.settings.api, seed=kitt.settings.seed, **options)
     total = wanted.stop.requests
@@ -53,7 +58,7 @@ def apply(
 def evaluate(
     item: pytest.Item, engine: RunningEngine, *, concurrency: int, limit: int, max_tokens: int
 ) -> exact_match.Evaluation:
-    """Asks the questions, scores the answers by exact match, and records accuracy beside the speed of the same answers."""
+    """Asks the questions, scores the answers, and records accuracy beside the speed of the same answers."""
     kitt = session.active(item.config)
     assert kitt is not None
     asked = questions.load(kitt.settings.prompts, limit)

@@ -169,7 +169,9 @@ def _overrides(settings: Settings, card: EngineCard) -> tuple[tuple[str, str], .
     for key in asked:
         if key not in card.arguments and not key.startswith("-"):
             known = nearest(key, card.arguments)
-            raise UserError(f"--kitt-engine-arg: engine {card.name} has no argument {key!r}; {known}, or a --flag of its own")
+            raise UserError(
+                f"--kitt-engine-arg: engine {card.name} has no argument {key!r}; {known}, or a --flag of its own"
+            )
     return tuple(sorted(asked.items()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -28,7 +28,8 @@ def add(parser: pytest.Parser) -> None:
             metavar=option.metavar,
             help=_help(option),
         )
-        parser.addini(option.ini, option.help, type="linelist" if option.repeats else "string", default=None)
+        kind: Literal["linelist", "string"] = "linelist" if option.repeats else "string"
+        parser.addini(option.ini, option.help, type=kind, default=None)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,11 @@ from pytest_kitt.measure.results import Block, Measurement
 KEY = pytest.StashKey["Recording"]()
 
 
+def now_utc() -> str:
+    """The time as ISO-8601 in UTC, to the millisecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclasses.dataclass(slots=True)
 class Recording:
     """The numbers and samples of one item so far.
@@ -33,7 +38,7 @@ class Recording:
     blocks: list[Block] = dataclasses.field(default_factory=list)
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     loads: list[str] = dataclasses.field(default_factory=list)
-    started_at: str = dataclasses.field(default_factory=lambda: now_utc())
+    started_at: str = dataclasses.field(default_factory=now_utc)
     _begun: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
@@ -56,8 +61,3 @@ class Recording:
 def of(item: pytest.Item) -> Recording:
     """The recording of an item, new when it has none."""
     return item.stash.setdefault(KEY, Recording())
-
-
-def now_utc() -> str:
-    """The time as ISO-8601 in UTC, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -106,5 +106,7 @@ def _suite(folder: Path, name: str, content: object) -> SuiteCard:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{path}: suite {name!r}: unknown key {key!r}; {nearest(key, ['description', 'benchmarks'])}") from error
+            raise UserError(
+                f"{path}: suite {name!r}: unknown key {key!r}; {nearest(key, ['description', 'benchmarks'])}"
+            ) from error
         raise UserError(f"{path}: suite {name!r}: key {key!r}: {first['msg']}") from error

@@ -119,7 +119,9 @@ class Engines:
     def _somewhere(self, cell: Cell) -> Place:
         """Where a cell's engine may leave traces; the watchdog starts with the first engine."""
         if self._place is None:
-            folder = Path(self._life.enter_context(tempfile.TemporaryDirectory(prefix="kitt-", ignore_cleanup_errors=True)))
+            folder = Path(
+                self._life.enter_context(tempfile.TemporaryDirectory(prefix="kitt-", ignore_cleanup_errors=True))
+            )
             self._life.enter_context(Watchdog(self.mark, folder))
             self._place = Place(folder, self.mark)
         return Place(self._place.folder, f"{self.mark}.{cell.key}")

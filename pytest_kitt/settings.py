@@ -10,12 +10,13 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_kitt.errors import UserError, nearest
 
 SECRET_ENV = "KITT_API_KEY"  # noqa: S105 - the name of a variable, not its value
 MASK = "***"
+Api = Literal["chat", "completions"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Settings:
         metavar="NAME",
     )
     url: str = _option("", "Measure a server that already runs there", metavar="URL")
-    api: str = _option("chat", "API to load: chat or completions", _choice("chat", "completions"), metavar="NAME")
+    api: Api = _option("chat", "API to load: chat or completions", _choice("chat", "completions"), metavar="NAME")
     engine_arg: tuple[tuple[str, str], ...] = _option(
         (), "Argument of the engine: a name from its card, or --flag", _pairs, repeats=True, metavar="KEY=VALUE"
     )

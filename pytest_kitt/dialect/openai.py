@@ -1,8 +1,8 @@
 """How is an OpenAI-compatible server asked, and what do its streams say?
 
-Protocols: OpenAI's completions and chat completions; server-sent events as in the WHATWG HTML standard (section 9.2).
-A token-bearing event is one whose first choice carries non-empty content, reasoning or tool-call text: a role-only first
-delta is none. Everything that a server says is bounded here and never trusted.
+Protocols: OpenAI's completions and chat completions; server-sent events as in the WHATWG HTML standard (9.2).
+A token-bearing event is one whose first choice carries non-empty content, reasoning or tool-call text: a role-only
+first delta is none. Everything that a server says is bounded here and never trusted.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class _Stream:
         try:
             said = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            raise _Unreadable(f"an event is not JSON ({error}): {bounded(data[:200].decode('utf-8', 'replace'))}") from None
+            raise _Unreadable(
+                f"an event is not JSON ({error}): {bounded(data[:200].decode('utf-8', 'replace'))}"
+            ) from None
         if not isinstance(said, dict):
             raise _Unreadable("an event is not a JSON object")
         if said.get("error"):

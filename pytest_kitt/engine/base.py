@@ -138,7 +138,13 @@ class RunningEngine:
             raise EngineRequestError(f"{card.path} of {self.card.name} answered without {card.tokens!r}") from error
 
     def body(
-        self, api: openai.Api, prompt: str, *, max_tokens: int, stream: bool = True, extra: Mapping[str, Any] | None = None
+        self,
+        api: openai.Api,
+        prompt: str,
+        *,
+        max_tokens: int,
+        stream: bool = True,
+        extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The JSON object of one request to this engine."""
         merged = {**self.card.request, **(extra or {})}

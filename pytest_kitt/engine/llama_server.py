@@ -35,10 +35,11 @@ def main() -> int:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
-        print(f"llama.cpp could not start: {error}", file=sys.stderr)
+        sys.stderr.write(f"llama.cpp could not start: {error}\n")
         return 1
     port = urlsplit(server.listening_address).port
-    print(json.dumps({"url": f"http://{options.host}:{port}"}), flush=True)
+    sys.stdout.write(json.dumps({"url": f"http://{options.host}:{port}"}) + "\n")
+    sys.stdout.flush()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     os._exit(0)  # nothing is kept that a slow shutdown could save
 

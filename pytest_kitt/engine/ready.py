@@ -35,14 +35,16 @@ def wait_ready(
     failures: Mapping[str, Sequence[str]],
     name: str,
 ) -> None:
-    """Returns when ``probe`` says yes; EngineStartError when the process ends (``alive`` gives its exit code) or time is up."""
+    """Returns when ``probe`` says yes; EngineStartError when ``alive`` has an exit code or time is up."""
     deadline = time.monotonic() + timeout_s
     while not probe():
         code = alive()
         if code is not None:
             tail = log_tail(log)
             kind = classify(tail, failures)
-            raise EngineStartError(f"{name} {_how_it_ended(code)} before it was ready{_meaning(kind)}", kind=kind, log_tail=tail)
+            raise EngineStartError(
+                f"{name} {_how_it_ended(code)} before it was ready{_meaning(kind)}", kind=kind, log_tail=tail
+            )
         if time.monotonic() > deadline:
             raise EngineStartError(
                 f"{name} was not ready after {timeout_s:g} s; give it more with --kitt-start-timeout",

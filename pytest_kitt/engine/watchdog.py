@@ -1,9 +1,9 @@
 """Who cleans up when the session is killed? A small process of its own that outlives it by a moment.
 
-It holds the read end of a pipe whose other end only the session holds. When the session dies, however it dies, the pipe
-ends, and every process that carries the session's mark in its environment is killed (a mark is inherited by grandchildren
-and survives setsid). It is started with the first engine, in a process group of its own, and uses the standard library
-alone: ``python -I -S watchdog.py MARK FOLDER``.
+It holds the read end of a pipe whose other end only the session holds. When the session dies, however it dies, the
+pipe ends, and every process that carries the session's mark in its environment is killed (grandchildren inherit a mark,
+and it survives setsid). It is started with the first engine, in a process group of its own, and uses the standard
+library alone: ``python -I -S watchdog.py MARK FOLDER``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 MARK = "KITT_MARK"
 _POLL_S = 0.5
@@ -41,7 +42,7 @@ class Watchdog:
         """Its process id."""
         return self._process.pid
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,15 +63,15 @@ def marked(mark: str) -> list[int]:
     """Ids of all processes of this user whose environment says KITT_MARK=mark or KITT_MARK=mark.<something>."""
     wanted = f"{MARK}={mark}".encode()
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         try:
-            environment = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if any(word == wanted or word.startswith(wanted + b".") for word in environment):
-            found.append(int(entry))
+            found.append(int(process.name))
     return found
 
 

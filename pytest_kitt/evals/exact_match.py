@@ -1,7 +1,7 @@
 """How many answers are right, to the letter?
 
-An answer is its first line that is not blank, without surrounding space and a final full stop, in lower case. A question
-that got no answer counts as wrong: leaving it out would flatter a server that drops requests.
+An answer is its first line that is not blank, without surrounding space and a final full stop, in lower case. A
+question that got no answer counts as wrong: leaving it out would flatter a server that drops requests.
 """
 
 from __future__ import annotations
@@ -76,9 +76,13 @@ class Evaluation:
 
     def require_above_chance(self) -> None:
         """AssertionError when it is no better than guessing, Inconclusive when the questions are too few to say."""
+        __tracebackhide__ = True
         low, high = self.interval
-        evidence = f"accuracy {self.accuracy:.3f} (95 % {low:.3f} to {high:.3f}, n={self.n}), guessing gives {self.chance:.3f}"
-        assert high > self.chance and self.accuracy > 0, f"no better than guessing: {evidence}"
+        evidence = (
+            f"accuracy {self.accuracy:.3f} (95 % {low:.3f} to {high:.3f}, n={self.n}), guessing gives {self.chance:.3f}"
+        )
+        better = high > self.chance and self.accuracy > 0
+        assert better, f"no better than guessing: {evidence}"
         if low <= self.chance:
             raise Inconclusive(f"too few questions to tell from guessing: {evidence}")
 

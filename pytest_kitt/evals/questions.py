@@ -1,4 +1,4 @@
-"""Which questions are asked? JSON lines with question and answer; the tiny model's own ones unless the user has others."""
+"""Which questions are asked? JSON lines with question and answer; the tiny model's unless the user has others."""
 
 from __future__ import annotations
 

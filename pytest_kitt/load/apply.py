@@ -8,10 +8,11 @@ from typing import Any
 
 from pytest_kitt.dialect.openai import PATHS, Api
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.load import run, workload
+from pytest_kitt.load import run
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
 from pytest_kitt.load.spec import ClientSpec, Closed, Prompts, Stop, Workload, load_of, stop_of, workload_of
+from pytest_kitt.load.workload import Bodies, bodies
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Asked:
     keep_text: bool
     seed: int
 
-    def params(self, bodies: workload.Bodies) -> dict[str, Any]:
+    def params(self, made: Bodies) -> dict[str, Any]:
         """What is stored with the result."""
         params: dict[str, Any] = {
             "load": str(self.load),
@@ -50,8 +51,8 @@ class Asked:
             "warmup": self.warmup,
             "seed": self.seed,
         }
-        if bodies.isl_by:
-            params["prompt_length_by"] = bodies.isl_by
+        if made.isl_by:
+            params["prompt_length_by"] = made.isl_by
         if isinstance(self.workload, Prompts) and self.stop.requests + self.warmup > len(self.workload.prompts):
             params["prompts_repeat"] = True
         return params
@@ -86,15 +87,15 @@ def apply(
     wanted: Asked, engine: RunningEngine, *, mark: str, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> tuple[LoadResult, tuple[bytes, ...]]:
     """Runs a load; the result and the raw blocks. InvalidMeasurement when not one request succeeded."""
-    bodies = workload.bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
-    raw = run.run(_spec(wanted, bodies, engine), mark=mark, on_progress=on_progress)
-    params = wanted.params(bodies) | {"clock": raw.ending.clock}
+    made = bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
+    raw = run.run(_spec(wanted, made, engine), mark=mark, on_progress=on_progress)
+    params = wanted.params(made) | {"clock": raw.ending.clock}
     result = LoadResult(raw.table, raw.ending, params)
     result.require_samples()
     return result, raw.blocks
 
 
-def _spec(wanted: Asked, bodies: workload.Bodies, engine: RunningEngine) -> ClientSpec:
+def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
     host, port, tls, prefix = run.address(engine.url)
     return ClientSpec(
         host=host,
@@ -103,10 +104,10 @@ def _spec(wanted: Asked, bodies: workload.Bodies, engine: RunningEngine) -> Clie
         ca_file=engine.access.ca_file,
         path=prefix + PATHS[wanted.api],
         headers=engine.access.headers,
-        bodies=bodies.bodies,
-        prefix_words=bodies.words,
-        prefix_length=bodies.prefix_length,
-        salt=bodies.salt,
+        bodies=made.bodies,
+        prefix_words=made.words,
+        prefix_length=made.prefix_length,
+        salt=made.salt,
         concurrency=wanted.load.concurrency,
         warmup=wanted.warmup,
         requests=wanted.stop.requests,

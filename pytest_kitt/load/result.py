@@ -66,9 +66,11 @@ class LoadResult:
         """InvalidMeasurement when not one measured request succeeded: nothing passes on no data."""
         if self.n:
             return
-        reasons = ", ".join(f"{count} × {name}" for name, count in self.failures.items()) or self.ending.stopped
+        reasons = ", ".join(f"{count} of {name}" for name, count in self.failures.items()) or self.ending.stopped
         details = "; ".join(f"{name}: {text}" for name, text in self.ending.details.items())
-        raise InvalidMeasurement(f"no request succeeded ({reasons or 'none was sent'}){'; ' if details else ''}{details}")
+        raise InvalidMeasurement(
+            f"no request succeeded ({reasons or 'none was sent'}){'; ' if details else ''}{details}"
+        )
 
     def measurements(self) -> tuple[Measurement, ...]:
         """Every number that this load supports, for the store and the reports."""
@@ -79,9 +81,7 @@ class LoadResult:
                 for stat, value in values.summary().items():
                     found.append(Measurement(metric.name, stat, value, metric.unit, metric.better, values.n))
             elif (number := self._scalar(metric.name)) is not None:
-                found.append(
-                    Measurement(metric.name, "value", float(number), metric.unit, metric.better, number.n)
-                )
+                found.append(Measurement(metric.name, "value", float(number), metric.unit, metric.better, number.n))
         return tuple(found)
 
     @functools.cache  # noqa: B019 - results live as long as their test

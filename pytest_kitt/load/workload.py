@@ -1,8 +1,8 @@
 """Which texts are sent? Prompts of an exact length with a unique beginning, or the user's own.
 
-A synthetic prompt is a row of common words. Words are chosen that count as one token each for the engine's own tokenizer
-(asked word by word, in the middle of a sentence), so that any row of n words has n tokens, whatever words they are. Each
-request begins with words drawn for it alone: no prefix cache can have seen it, in this run or an earlier one.
+A synthetic prompt is a row of common words. Words are taken that count the same number of tokens for the engine's own
+tokenizer (asked word by word, in the middle of a sentence), so that any row of n of them is equally long. Each request
+begins with words drawn for it alone: no prefix cache can have seen it, in this run or an earlier one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pytest_kitt.errors import EngineRequestError
 from pytest_kitt.load.spec import Prompts, Synthetic, Workload
 
 # Frequent English words: most tokenizers know each, with its leading space, as one token.
-WORDS = tuple(
-    " time year people way day man thing woman life child world school state family student group country problem hand "
-    "part place case week company system program question work night point home water room mother area money story fact "
-    "month lot right study book eye job word business issue side kind head house service friend father power hour game "
-    "line end member law car city community name president team minute idea kid body information back parent face others "
-    "level office door health person art war history party result change morning reason research girl guy moment air "
-    "teacher force education".split()
+_TEXT = (
+    "time year people way day man thing woman life child world school state family student group country problem "
+    "hand part place case week company system program question work night point home water room mother area money "
+    "story fact month lot right study book eye job word business issue side kind head house service friend father "
+    "power hour game line end member law car city community name president team minute idea kid body information "
+    "back parent face others level office door health person art war history party result change morning reason "
+    "research girl guy moment air teacher force education "
 )
+WORDS = tuple(_TEXT.split())
 _PLACE = "\0"
 _DISTINCT_BODIES = 64
 _PREFIX_WORDS = 6

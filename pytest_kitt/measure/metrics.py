@@ -1,8 +1,8 @@
 """THE table of metrics: name, unit, direction, formula and the function that computes it.
 
-Only measured requests that succeeded enter the distributions; failed ones are counted apart. Requests of the warm-up and
-of the cool-down never enter, but their tokens that arrive inside the window count for ``output_tps``: they were produced
-then, by the same load.
+Only measured requests that succeeded enter the distributions; failed ones are counted apart. Requests of the warm-up
+and of the cool-down never enter, but their tokens that arrive inside the window count for ``output_tps``: they were
+produced then, by the same load.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def _length_finish(table: RequestTable) -> float | None:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(
-        "ttft_ms", "ms", "lower", "first event with content, reasoning or tool-call text - send", values=_ttft
-    ),
+    Metric("ttft_ms", "ms", "lower", "first event with content, reasoning or tool-call text - send", values=_ttft),
     Metric("ttfo_ms", "ms", "lower", "first event with answer text - send", values=_ttfo),
     Metric("itl_ms", "ms", "lower", "gaps between successive token-bearing events (chunk-weighted)", values=_itl),
     Metric("tpot_ms", "ms", "lower", "(last event - first event) / (osl - 1), per request", values=_tpot),
@@ -150,13 +148,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("connect_ms", "ms", "lower", "TCP and TLS set-up, of requests on a new connection", values=_connect),
     Metric("isl", "tokens", "none", "input tokens per request", values=_isl),
     Metric("osl", "tokens", "none", "output tokens per request", values=_osl),
-    Metric(
-        "output_tps", "tokens/s", "higher", "tokens of all events inside the window / window", scalar=_output_tps
-    ),
+    Metric("output_tps", "tokens/s", "higher", "tokens of all events inside the window / window", scalar=_output_tps),
     Metric("request_rps", "requests/s", "higher", "good requests / window", scalar=_request_rps),
     Metric("requests_failed", "requests", "lower", "measured requests that failed", scalar=_requests_failed),
     Metric(
-        "length_finish_share", "share", "none", "good requests that stopped at the length limit / good requests",
+        "length_finish_share",
+        "share",
+        "none",
+        "good requests that stopped at the length limit / good requests",
         scalar=_length_finish,
     ),
 )

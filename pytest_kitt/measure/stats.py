@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Self
 
 from pytest_kitt.errors import InvalidMeasurement
 
@@ -35,7 +36,7 @@ class Statistic(float):
     n: int
     q: float | None
 
-    def __new__(cls, value: float, *, name: str, n: int, q: float | None = None) -> Statistic:
+    def __new__(cls, value: float, *, name: str, n: int, q: float | None = None) -> Self:
         """A float with its name, sample count and, for a percentile, its rank."""
         self = super().__new__(cls, value)
         self.name, self.n, self.q = name, n, q
@@ -126,7 +127,9 @@ class Distribution:
         q = PERCENTILES[stat]
         if not enough(self.n, q, MIN_TAIL_TO_REPORT):
             need = math.ceil(MIN_TAIL_TO_REPORT / (1 - q) - _ROUNDING)
-            raise InvalidMeasurement(f"{self.name}.{stat} needs {need} samples and there are {self.n}: send more requests")
+            raise InvalidMeasurement(
+                f"{self.name}.{stat} needs {need} samples and there are {self.n}: send more requests"
+            )
         return Statistic(percentile(self.values, q), name=f"{self.name}.{stat}", n=self.n, q=q)
 
     def summary(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What does the head of a GGUF file say? (GGUF specification, versions 2 and 3.) Hostile files are bounded, not trusted."""
+"""What does the head of a GGUF file say? After the GGUF specification, versions 2 and 3; hostile files are bounded."""
 
 from __future__ import annotations
 

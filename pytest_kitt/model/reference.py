@@ -120,7 +120,9 @@ def _folder(ref: str, path: Path) -> ModelRef:
                 path=str(path.resolve()),
                 digest=digest,
             )
-    raise UserError(f"model {ref!r}: the folder holds neither *.safetensors nor *.bin; a GGUF model is named by its file")
+    raise UserError(
+        f"model {ref!r}: the folder holds neither *.safetensors nor *.bin; a GGUF model is named by its file"
+    )
 
 
 def _sampled_digest(path: Path) -> str:

@@ -68,7 +68,9 @@ def _list_models(settings: Settings) -> list[str]:
             response = http.get(_MODELS, timeout=_PROBE_TIMEOUT_S)
     except httpx.TransportError as error:
         reason = bounded(str(error)) or type(error).__name__
-        raise UserError(f"--kitt-url: {reach.url} cannot be reached: {reason}; is the server up, and the port right?") from error
+        raise UserError(
+            f"--kitt-url: {reach.url} cannot be reached: {reason}; is the server up, and the port right?"
+        ) from error
     except OSError as error:
         raise UserError(f"--kitt-ca-file: {settings.ca_file} is no usable PEM file: {error}") from error
     status = response.status_code

@@ -1,4 +1,4 @@
-"""How is an engine run as a process on this machine? Its own process group, its output in a file, killed to the last child."""
+"""How is an engine run as a process here? Its own process group, its output in a file, killed to the last child."""
 
 from __future__ import annotations
 

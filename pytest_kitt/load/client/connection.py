@@ -1,10 +1,11 @@
 """How do bytes reach the server and come back with their time of arrival? One non-blocking connection.
 
-With TLS the cipher text is read like plain text, so its bytes carry the kernel's stamp too, and is deciphered in memory.
+With TLS the cipher text is read like plain text, so its bytes carry the kernel's stamp too; it is deciphered in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -39,7 +40,19 @@ class Connection:
 
     """
 
-    __slots__ = ("_clock", "_in", "_out", "_pending", "_tls", "connect_ns", "opened", "opened_ns", "ready", "sock", "used")
+    __slots__ = (
+        "_clock",
+        "_in",
+        "_out",
+        "_pending",
+        "_tls",
+        "connect_ns",
+        "opened",
+        "opened_ns",
+        "ready",
+        "sock",
+        "used",
+    )
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self._clock = clock
@@ -57,10 +70,8 @@ class Connection:
         if target.context is not None:
             self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
             self._tls = target.context.wrap_bio(self._in, self._out, server_hostname=target.host)
-        try:
+        with contextlib.suppress(BlockingIOError):
             self.sock.connect(target.address)
-        except BlockingIOError:
-            pass
 
     @property
     def wants_write(self) -> bool:
@@ -79,7 +90,7 @@ class Connection:
             self._handshake()
 
     def send(self, data: bytes) -> int:
-        """Sends, or keeps what does not fit; returns the clock just before the (last) send()."""
+        """Takes bytes to send, all or in part now, the rest by flush; returns the clock just before the sending."""
         if self._tls is not None:
             self._tls.write(data)
             data = self._out.read()
@@ -88,7 +99,7 @@ class Connection:
         return self.flush()
 
     def flush(self) -> int:
-        """Sends what is left; returns the clock just before the send()."""
+        """Sends what is left; returns the clock as it was just before."""
         at = monotonic_ns()
         if self._pending:
             try:

@@ -1,4 +1,4 @@
-"""When is an HTTP/1.1 response complete, and which bytes are its body? (RFC 9112, sections 4 to 8)"""
+"""When is an HTTP/1.1 response complete, and which bytes are its body? After RFC 9112, sections 4 to 8."""
 
 from __future__ import annotations
 
@@ -25,7 +25,19 @@ class Response:
 
     """
 
-    __slots__ = ("_feed_body", "_head", "_left", "_need", "_tail", "headers", "keep_alive", "leftover", "pieces", "started", "status")
+    __slots__ = (
+        "_feed_body",
+        "_head",
+        "_left",
+        "_need",
+        "_tail",
+        "headers",
+        "keep_alive",
+        "leftover",
+        "pieces",
+        "started",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.status = 0

@@ -13,6 +13,7 @@ import ssl
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pytest_kitt.dialect import openai
 from pytest_kitt.load.client.bodies import Bodies
@@ -368,7 +369,7 @@ class ClosedLoop:
         if failure is not Failure.NONE and not ended.failure and ended.request.phase == Phase.MEASURED:
             self._failed += 1
         times = answer.event_ns
-        self.merged_reads += sum(a == b for a, b in zip(times, times[1:], strict=False))
+        self.merged_reads += sum(a == b for a, b in pairwise(times))
         self._tokens += max(answer.osl, len(times))
         self._table.append(
             _row(ended.request, answer, failure), text=answer.text if self._spec.keep_text and not failure else None
