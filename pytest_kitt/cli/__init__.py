@@ -1,1 +1,1 @@
-"""The kitt command."""
+"""The ``kitt`` command."""

@@ -83,15 +83,12 @@ def scaled(value: float, unit: str) -> str:
     return f"{_digits(value)} {unit}".rstrip()
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with aligned columns; the first row is the head, all but the first column are right-aligned."""
+def table(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+    """Rows as lines with aligned columns; the first row is the head, columns behind the first stand right if asked."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    first, *others = (f"<{width}" for width in widths)
+    formats = [first, *(other.replace("<", ">") if right else other for other in others)]
+    return ["  ".join(format(cell, spec) for cell, spec in zip(row, formats, strict=True)) for row in rows]
 
 
 def _digits(value: float) -> str:

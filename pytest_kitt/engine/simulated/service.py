@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import socket
 import sys
 import time
 from collections import deque
@@ -263,6 +264,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count as a client."""
         self._transport = cast("asyncio.Transport", transport)
+        # asyncio does so only for sockets made with the protocol's number; without it a token waits for a delayed ACK
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._service.connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:

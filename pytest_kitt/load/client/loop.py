@@ -30,6 +30,7 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _FLUSH_BYTES = MAX_BLOCK_BYTES * 3 // 4
 _MAX_BACKLOG_BYTES = 64 << 20
 _FAILED_CONNECTS_LIMIT = 20
+_RESENDS_LIMIT = 3  # a server that closes what it promised to keep gets a new connection for each request
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ class ClosedLoop:
         self._free: deque[Slot] = deque()
         self._sent = Counter[Phase]()
         self._ended = Counter[Phase]()
-        self._failed = self._tokens = self._failed_connects = 0
+        self._failed = self._tokens = self._failed_connects = self._resends = 0
         self._zero = self._measuring_since = 0
         self._progress_at = self._looked_at = 0
         self.stop_requested = False
@@ -312,6 +313,7 @@ class ClosedLoop:
         if connection is None or slot.resent or slot.connect_ns > 0:
             return False
         self._drop(slot)
+        self._resends += 1
         slot.resent = 1
         self._dispatch(slot)
         return True
@@ -319,7 +321,8 @@ class ClosedLoop:
     def _end(self, slot: Slot, at: int) -> None:
         self._failed_connects = 0
         response = slot.response
-        if slot.connection is not None and (not response.keep_alive or response.leftover):
+        reusable = response.keep_alive and not response.leftover and self._resends < _RESENDS_LIMIT
+        if slot.connection is not None and not reusable:
             self._drop(slot)
         failure = Failure.NONE if 200 <= response.status < 300 else Failure.HTTP_STATUS
         self._finish(slot, at, failure, "")
