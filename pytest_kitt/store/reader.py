@@ -108,7 +108,7 @@ def _result(connection: sa.Connection, row: sa.RowMapping) -> dict[str, Any]:
         "cell": _cell(connection, row["cell_id"]),
         **{name: row[name] for name in ("benchmark", "version", "category", "outcome", "reason", "params")},
         "metrics": [
-            {key: value for key, value in found.items() if key != "result_id"}
+            {str(key): value for key, value in found.items() if key != "result_id"}
             for found in connection.execute(stats).mappings()
         ],
         "samples": [
