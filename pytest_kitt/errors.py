@@ -11,7 +11,6 @@ KittError                   everything below
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -72,6 +71,8 @@ class Inconclusive(KittError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns the tail of a sentence: the nearest known word, and all of them."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,0 +1,1 @@
+"""Our own accuracy and cost, against the limit; one command each."""

@@ -1,0 +1,1 @@
+"""A server that streams on a known timetable and logs what it really did."""

@@ -1,0 +1,50 @@
+"""What did the truth server really do? Reads its binary log; times are nanoseconds of CLOCK_MONOTONIC."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from array import array
+from pathlib import Path
+
+_MAGIC = 0x31525453
+_HEAD = struct.Struct("<II5QII64sQ")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Served:
+    """One request as the server saw it.
+
+    Attributes:
+        id: value of X-Request-Id.
+        arrive_ns: when the kernel had received all of it.
+        status: HTTP status.
+        aborted: the client left early.
+        sent_ns: when each token was handed to the kernel.
+        due_ns: when each token was due.
+
+    """
+
+    id: str
+    arrive_ns: int
+    status: int
+    aborted: bool
+    sent_ns: array[int]
+    due_ns: array[int]
+
+
+def read(path: Path) -> list[Served]:
+    """All requests of a log, in the order of their ends."""
+    data = path.read_bytes()
+    found, offset = [], 0
+    while offset + _HEAD.size <= len(data):
+        magic, n, _, _, _, arrive, _, status, flags, name, _ = _HEAD.unpack_from(data, offset)
+        if magic != _MAGIC:
+            raise ValueError(f"{path} is no log of the truth server")
+        sent, due = array("Q"), array("Q")
+        start = offset + _HEAD.size
+        sent.frombytes(data[start : start + 8 * n])
+        due.frombytes(data[start + 8 * n : start + 16 * n])
+        offset = start + 16 * n
+        found.append(Served(name.rstrip(b"\0").decode(), arrive, status, bool(flags & 1), sent, due))
+    return found
