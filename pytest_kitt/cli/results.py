@@ -25,10 +25,12 @@ def list_results(
     Example: kitt results list --json
     """
     from pytest_kitt.store import reader
-    from pytest_kitt.store.database import opened
+    from pytest_kitt.store.database import exists, opened
 
-    with opened(_db(db)) as engine, engine.connect() as connection:
-        runs = reader.list_runs(connection, synthetic=synthetic, limit=limit)
+    runs = []
+    if exists(_db(db)):
+        with opened(_db(db)) as engine, engine.connect() as connection:
+            runs = reader.list_runs(connection, synthetic=synthetic, limit=limit)
     if as_json:
         show_json({"runs": runs})
         return
@@ -60,7 +62,7 @@ def show_results(
     from pytest_kitt.store import reader
     from pytest_kitt.store.database import opened
 
-    with opened(_db(db)) as engine, engine.connect() as connection:
+    with opened(_db(db), create=False) as engine, engine.connect() as connection:
         found = reader.show_run(connection, run)
     if as_json:
         show_json(found)

@@ -34,6 +34,12 @@ def location(db: str) -> sa.URL:
     return url
 
 
+def exists(db: str) -> bool:
+    """Whether there is a store; one on a database server is taken to exist."""
+    url = location(db)
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+
+
 @contextlib.contextmanager
 def opened(db: str, *, create: bool = True) -> Iterator[sa.Engine]:
     """The store, in the current version of the schema; UserError when it cannot be had.
