@@ -19,9 +19,9 @@ SYNTHETIC_NOTICE = "the simulated engine makes its tokens up: its numbers say no
 _SHOWN = (
     ("accuracy", "value", "accuracy"),
     ("ttft_ms", "p50", "TTFT p50"),
-    ("ttft_ms", "p99", "p99"),
+    ("ttft_ms", "p99", "TTFT p99"),
     ("itl_ms", "p50", "ITL p50"),
-    ("itl_ms", "p99", "p99"),
+    ("itl_ms", "p99", "ITL p99"),
     ("e2e_ms", "p50", "E2E p50"),
     ("output_tps", "value", "output"),
     ("request_rps", "value", "requests"),
