@@ -1,0 +1,166 @@
+"""Are the numbers right? Known answers from scripted times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from pytest_kitt.errors import InvalidMeasurement
+from pytest_kitt.load.result import LoadResult
+from pytest_kitt.load.spec import Ending
+from pytest_kitt.measure.records import CountedBy, Failure, Phase, Request, RequestTable, join
+from pytest_kitt.measure.stats import Distribution, Statistic, percentile, wilson
+
+MS = 1_000_000
+ENDING = Ending("kernel", 1.0, 0.1, 1, 0, 0, 0.0, {"HTTP_STATUS 500": "boom"}, "")
+
+
+def request(index: int, send_ms: float, events_ms: Sequence[float], **changes: int) -> Request:
+    """A request whose times are given in milliseconds."""
+    fields = {
+        "phase": Phase.MEASURED,
+        "planned_ns": int((send_ms - 1) * MS),
+        "send_ns": int(send_ms * MS),
+        "osl": len(events_ms),
+        "isl": 10,
+        "counted_by": CountedBy.USAGE,
+        "answer_event": 0,
+        "event_ns": [int(t * MS) for t in events_ms],
+        "status": 200,
+    }
+    return Request(index=index, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def result(*requests: Request) -> LoadResult:
+    """A load with these requests."""
+    table = RequestTable()
+    for r in requests:
+        table.append(r)
+    return LoadResult(table, ENDING, {})
+
+
+def test_the_times_of_one_request() -> None:
+    """Each formula of the table on scripted times: send 100, reasoning at 150, answer at 160, 170, 190; 8 tokens."""
+    load = result(request(0, 100, [150, 160, 170, 190], osl=8, answer_event=1, connect_ns=2 * MS, length_finish=1))
+    assert load.ttft_ms.values == [50]
+    assert load.ttfo_ms.values == [60]
+    assert load.itl_ms.values == [10, 10, 20]
+    assert load.tpot_ms.values == [pytest.approx(40 / 7)]
+    assert load.e2e_ms.values == [90]
+    assert load.ntpot_ms.values == [90 / 8]
+    assert load.e2e_from_schedule_ms.values == [91]
+    assert load.connect_ms.values == [2]
+    assert (load.isl.values, load.osl.values) == ([10], [8])
+    assert float(load.output_tps) == pytest.approx(8 / 0.090)
+    assert float(load.request_rps) == pytest.approx(1 / 0.090)
+    assert float(load.length_finish_share) == 1
+
+
+def test_the_window_counts_what_was_produced_in_it() -> None:
+    """Tokens of warm-up and cool-down inside the window count, those outside and those of failed requests do not."""
+    load = result(
+        request(0, 0, [50, 90, 110, 130], phase=Phase.WARMUP),  # 110 and 130 lie inside
+        request(1, 100, [150, 200]),
+        request(2, 120, [160, 300]),  # the window is 100 to 300
+        request(3, 140, [180, 190], failure=Failure.CLOSED),
+        request(4, 210, [250, 310], phase=Phase.COOLDOWN, failure=Failure.CANCELLED, osl=-1),  # 250 lies inside
+        request(5, 211, [251], phase=Phase.COOLDOWN, failure=Failure.HTTP_STATUS),
+    )
+    assert float(load.output_tps) == pytest.approx(7 / 0.2)
+    assert float(load.request_rps) == pytest.approx(2 / 0.2)
+    assert (load.n, load.failed, load.failures) == (2, 1, {"CLOSED": 1})
+    assert float(load.requests_failed) == 1
+    assert sorted(load.ttft_ms.values) == [40, 50]
+
+
+def test_single_tokens_have_no_gaps() -> None:
+    """One token gives a TTFT and no ITL or TPOT; nothing is made up."""
+    load = result(request(0, 0, [5]))
+    assert (load.itl_ms.n, load.tpot_ms.n, load.ttft_ms.n) == (0, 0, 1)
+    assert "itl_ms" not in {m.name for m in load.measurements()}
+    with pytest.raises(InvalidMeasurement):
+        _ = load.itl_ms.mean
+
+
+def test_no_data_is_invalid() -> None:
+    """A load without one good request raises, with the reasons."""
+    bad = result(request(0, 0, [], failure=Failure.HTTP_STATUS, status=500), request(1, 0, [5], phase=Phase.WARMUP))
+    with pytest.raises(InvalidMeasurement, match=r"no request succeeded \(1 of HTTP_STATUS\); HTTP_STATUS 500: boom"):
+        bad.require_samples()
+    with pytest.raises(InvalidMeasurement, match="none was sent"):
+        result().require_samples()
+    assert {m.name for m in bad.measurements()} == {"requests_failed"}
+
+
+def test_unknown_metrics() -> None:
+    """A typo is an AttributeError that says where the names are."""
+    with pytest.raises(AttributeError, match=r"no metric 'ttft'; docs/terms.md"):
+        _ = result().ttft
+
+
+# numpy.percentile([1, 2, 4, 8, 16, 32], ...) with its default, linear, method
+@pytest.mark.parametrize("q, value", [(0.0, 1), (0.5, 6), (0.9, 24), (0.95, 28), (0.99, 31.2), (1.0, 32)])
+def test_percentiles_as_numpy(q: float, value: float) -> None:
+    """Linear interpolation between ranks."""
+    assert percentile([1, 2, 4, 8, 16, 32], q) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("stat, n", [("p50", 2), ("p90", 10), ("p95", 20), ("p99", 100), ("p999", 1000)])
+def test_a_percentile_needs_samples_to_be_reported(stat: str, n: int) -> None:
+    """N (1 - q) >= 1, exactly at the boundary."""
+    enough, short = (Distribution("x_ms", list(range(size))) for size in (n, n - 1))
+    assert stat in enough.summary()
+    assert stat not in short.summary()
+    with pytest.raises(InvalidMeasurement, match=rf"x_ms\.{stat} needs {n} samples and there are {n - 1}"):
+        short.percentile(stat)
+
+
+@pytest.mark.parametrize("stat, n", [("p50", 10), ("p90", 50), ("p99", 500)])
+def test_a_percentile_needs_more_samples_to_be_judged(stat: str, n: int) -> None:
+    """N (1 - q) >= 5 for any comparison, in whichever direction."""
+    enough, short = (Distribution("x_ms", list(range(size))).percentile(stat) for size in (n, n - 1))
+    assert enough < 1e9
+    assert enough >= 0
+    compares: list[Callable[[Statistic], bool]] = [
+        lambda v: v < 1,
+        lambda v: v <= 1,
+        lambda v: v > 1,
+        lambda v: v >= 1,
+    ]
+    for compare in compares:
+        with pytest.raises(InvalidMeasurement, match=f"needs {n}: send more requests"):
+            compare(short)
+
+
+def test_statistics_show_what_they_rest_on() -> None:
+    """Value, name and n stand in a failed assertion; means and scalars can be compared at any n."""
+    distribution = Distribution("x_ms", [1.0, 2.0, 6.0])
+    assert repr(distribution.mean) == "3 (x_ms.mean, n=3)"
+    assert distribution.mean < 4
+    assert distribution.std == pytest.approx(2.6457513)
+    assert [float(distribution.min), float(distribution.max)] == [1, 6]
+    assert Statistic(2.0, name="y", n=1) > 1
+
+
+# Wilson's interval at 95 %, as in Agresti and Coull's tables
+@pytest.mark.parametrize(
+    "k, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (39, 50, 0.6476, 0.8725)]
+)
+def test_wilson(k: int, n: int, low: float, high: float) -> None:
+    """Known intervals."""
+    assert wilson(k, n) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_blocks_come_back_as_they_went() -> None:
+    """A table survives its bytes, texts and all; blocks join; other bytes are refused."""
+    table = RequestTable()
+    table.append(request(0, 1, [2, 3]), text="ü\n")
+    table.append(request(1, 1, []))
+    other = join([table.to_bytes(), table.to_bytes()])
+    assert len(other) == 4
+    assert list(other.rows())[:2] == list(RequestTable.from_bytes(table.to_bytes()).rows())
+    assert [list(r.event_ns) for r in other.rows()] == [[2 * MS, 3 * MS], [], [2 * MS, 3 * MS], []]
+    assert other.texts == {0: "ü\n"}
+    with pytest.raises(ValueError, match="kitt-columns-1"):
+        RequestTable.from_bytes(table.to_bytes().replace(b"kitt-columns-1", b"kitt-columns-9"))
