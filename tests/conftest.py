@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-_MARK = b"KITT_MARK="
+_TEST = "TEST_OF_KITT"
+_GRACE_S = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +26,23 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """No process that carries a mark of ours may outlive the test that started it."""
-    before = _marked()
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process may outlive the test that started it, however many times removed: all inherit the test's variable."""
+    name = uuid.uuid4().hex
+    monkeypatch.setenv(_TEST, name)
     yield
-    left = _marked() - before
-    assert not left, f"processes left behind: {sorted(left)}"
+    deadline = time.monotonic() + _GRACE_S
+    while (left := _inheritors(f"{_TEST}={name}".encode())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, f"processes left behind: {left}"
 
 
-def _marked() -> set[int]:
-    found = set()
+def _inheritors(variable: bytes) -> dict[int, str]:
+    found = {}
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdigit() and _MARK in (process / "environ").read_bytes():
-                found.add(int(process.name))
+            if process.name.isdigit() and variable in (process / "environ").read_bytes():
+                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
         except OSError:
             continue
     return found
