@@ -8,10 +8,11 @@ from typing import Any
 
 from pytest_kitt.dialect.openai import PATHS, Api
 from pytest_kitt.engine.base import RunningEngine
+from pytest_kitt.errors import InvalidMeasurement
 from pytest_kitt.load import run
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
-from pytest_kitt.load.spec import ClientSpec, Closed, Prompts, Stop, Workload, load_of, stop_of, workload_of
+from pytest_kitt.load.spec import ClientSpec, Closed, Ending, Prompts, Stop, Workload, load_of, stop_of, workload_of
 from pytest_kitt.load.workload import Bodies, bodies
 
 
@@ -86,13 +87,30 @@ def asked(
 def apply(
     wanted: Asked, engine: RunningEngine, *, mark: str, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> tuple[LoadResult, tuple[bytes, ...]]:
-    """Runs a load; the result and the raw blocks. InvalidMeasurement when not one request succeeded."""
+    """Runs a load; the result and the raw blocks.
+
+    InvalidMeasurement when not one request succeeded, or when the load ended before its stop.
+    """
     made = bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
     raw = run.run(_spec(wanted, made, engine), mark=mark, on_progress=on_progress)
-    params = wanted.params(made) | {"clock": raw.ending.clock}
+    params = wanted.params(made) | {"clock": raw.ending.clock, "client": _account(raw.ending)}
     result = LoadResult(raw.table, raw.ending, params)
     result.require_samples()
+    if raw.ending.stopped:
+        raise InvalidMeasurement(f"the load ended after {result.n} good requests: {raw.ending.stopped}")
     return result, raw.blocks
+
+
+def _account(ending: Ending) -> dict[str, float]:
+    """What the client says of itself, for whoever doubts a number."""
+    return {
+        "cpu_s": round(ending.cpu_s, 4),
+        "wall_s": round(ending.wall_s, 4),
+        "max_rss_bytes": ending.max_rss_bytes,
+        "stall_ms": round(ending.stall_ms, 3),
+        "merged_reads": ending.merged_reads,
+        "clock_drift_us": ending.clock_drift_ns / 1000,
+    }
 
 
 def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -65,6 +66,30 @@ def test_a_running_server(
     store = Path(os.environ["KITT_HOME"])
     assert KEY not in "".join(left)
     assert all(KEY.encode() not in path.read_bytes() for path in store.iterdir())
+
+
+def test_https_with_a_private_authority(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """A server behind TLS is measured with its CA file, and refused by name without it."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert)]
+    subject = ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    subprocess.run([*make, *subject], check=True, capture_output=True)
+    pytester.makepyfile(test_it=TEST)
+    command = [sys.executable, "-m", "pytest_kitt.engine.simulated", "--port", "0", "--ttft-ms", "5", "--itl-ms", "1"]
+    tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
+    with subprocess.Popen([*command, *tls], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            good = run(pytester, f"--kitt-url={url}", f"--kitt-ca-file={cert}", "test_it.py")
+            bad = run(pytester, f"--kitt-url={url}", "test_it.py")
+        finally:
+            process.kill()
+    good.assert_outcomes(passed=1)
+    assert bad.ret == 4
+    bad.stderr.fnmatch_lines(["*cannot be reached*certificate*"])
 
 
 def test_the_url_alone_runs_the_quick_suite(

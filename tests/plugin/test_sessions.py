@@ -164,6 +164,23 @@ def test_nothing_passes_on_no_data(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*no request succeeded (5 of HTTP_STATUS)*HTTP_STATUS 500*"])
 
 
+def test_a_load_that_ends_early_is_invalid(pytester: pytest.Pytester) -> None:
+    """When the engine dies in mid-run what was measured so far is no measurement."""
+    pytester.makepyfile(
+        test_dies="""
+        import os, threading
+        def test_dies(kitt_engine, kitt_load):
+            threading.Timer(0.5, os.kill, (kitt_engine.pid, 9)).start()
+            kitt_load("closed:2", "synthetic:8:4", "requests:100000")
+        """
+    )
+    result = run(pytester, *FAST, "test_dies.py")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*the load ended after * good requests: the server cannot be reached any more*"])
+    (stored,) = kitt("results", "show", "last")["results"]
+    assert stored["outcome"] == "invalid"
+
+
 @pytest.mark.parametrize("choice, outcomes, code", [("xfail", {"xfailed": 1}, 0), ("fail", {"failed": 1}, 1)])
 def test_inconclusive(pytester: pytest.Pytester, choice: str, outcomes: dict[str, int], code: int) -> None:
     """Evidence that straddles the threshold has an outcome of its own."""
@@ -359,6 +376,61 @@ def test_options_from_env_ini_and_file(pytester: pytest.Pytester, monkeypatch: p
         assert part in line
     assert "request_timeout=60.0 (file)" in line
     assert "hush" not in result.stdout.str()
+
+
+def test_synthetic_prompts_have_the_asked_length(pytester: pytest.Pytester) -> None:
+    """Each prompt has exactly the tokens that were asked for, by the engine's own count; answers have theirs."""
+    pytester.makepyfile(
+        test_lengths="""
+        def test_lengths(kitt_load):
+            result = kitt_load("closed:2", "synthetic:50:7", "requests:20", api="completions")
+            assert set(result.isl.values) == {50}
+            assert set(result.osl.values) == {7}
+            assert result.params["prompt_length_by"] == "tokenizer"
+        def test_prompts(kitt_load, tmp_path):
+            file = tmp_path / "prompts.txt"
+            file.write_text("one two\\nthree four\\n")
+            result = kitt_load("closed:1", f"prompts:{file}", "requests:3", api="completions", warmup=0)
+            assert result.params["prompts_repeat"] is True
+            assert set(result.isl.values) == {2}
+        """
+    )
+    run(pytester, *FAST, "test_lengths.py").assert_outcomes(passed=2)
+
+
+def test_progress_on_a_terminal(pytester: pytest.Pytester) -> None:
+    """On a terminal a long item shows a bar with its counters; under -q and elsewhere nothing moves."""
+    import pty
+
+    pytester.makepyfile(test_long="def test_long(kitt_load):\n    kitt_load('closed:1', 'synthetic:8:4', 'seconds:1')")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *FAST, "test_long.py"]
+    seen = []
+    for extra in ([], ["-q"]):
+        leader, follower = pty.openpty()
+        env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        with subprocess.Popen(
+            [*command, *extra], cwd=pytester.path, stdout=follower, stderr=follower, env=env
+        ) as process:
+            os.close(follower)
+            seen.append(_read_all(leader))
+            assert process.wait(30) == 0
+        os.close(leader)
+    assert re.search(r"test_long.* \d+ requests, \d+ tokens", seen[0])
+    assert "requests," not in seen[1]
+    assert "requests," not in run(pytester, *FAST, "test_long.py").stdout.str()
+
+
+def _read_all(fd: int) -> str:
+    parts = []
+    while True:
+        try:
+            part = os.read(fd, 65536)
+        except OSError:  # a terminal whose other side is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def test_interrupt_stops_the_engine_and_keeps_what_was_measured(pytester: pytest.Pytester) -> None:
