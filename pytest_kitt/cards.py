@@ -39,7 +39,7 @@ class RuntimeCard(_Strict):
 
 
 class ArgumentCard(_Strict):
-    """One argument that users may set by name: its flag, its default (always passed explicitly) and its meaning."""
+    """One argument that users may set by name: flag, default (filled in like a command, always passed), and help."""
 
     flag: str
     help: str

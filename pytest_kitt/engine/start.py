@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from pytest_kitt import shipped
 from pytest_kitt.cards import EngineCard, RuntimeCard
 from pytest_kitt.engine.base import Access, RunningEngine
 from pytest_kitt.engine.ready import answers_200, wait_ready
@@ -64,13 +65,15 @@ def command(cell: Cell, card: EngineCard, runtime: RuntimeCard, port: int) -> li
         "model_name": cell.model.name,
         "host": _HOST,
         "port": port,
+        "datasets": shipped.DATASETS,
     }
     argv = [word.format_map(values) for word in runtime.command]
     overrides = dict(cell.overrides)
     for name, argument in card.arguments.items():
-        value = overrides.pop(name, argument.default)
+        default = None if argument.default is None else str(argument.default).format_map(values)
+        value = overrides.pop(name, default)
         if value is not None:
-            argv += [argument.flag, str(value)]
+            argv += [argument.flag, value]
     for flag, value in overrides.items():
         argv += [flag, value] if value else [flag]
     return argv

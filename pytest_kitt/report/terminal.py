@@ -134,9 +134,13 @@ def _own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
 
 
 def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
+    """A line per metric with all of its statistics."""
     for result in results:
-        for m in result.metrics:
-            reporter.write_line(f"    {_label(result)}  {m.key} = {scaled(m.value, m.unit)} (n={m.n}){_interval(m)}")
+        reporter.write_line(f"  {_label(result)}")
+        for name in dict.fromkeys(m.name for m in result.metrics):
+            mine = [m for m in result.metrics if m.name == name]
+            stats = ", ".join(f"{'' if m.stat == 'value' else m.stat + ' '}{_value(m)}{_interval(m)}" for m in mine)
+            reporter.write_line(f"    {name}: {stats} (n={mine[0].n})")
 
 
 def _interval(m: Measurement) -> str:

@@ -72,6 +72,15 @@ def test_the_tiny_model_gives_the_same_answers_each_time(pytester: pytest.Pytest
     assert found[0] == found[1]
 
 
+def test_an_engine_alone_runs_the_quick_suite(pytester: pytest.Pytester) -> None:
+    """With an engine named and nothing else the quick suite runs; -q shows the table, -v every statistic."""
+    quiet = run(pytester, *FAST, "-q")
+    quiet.assert_outcomes(passed=4)
+    quiet.stdout.fnmatch_lines(["*kitt results*", "*exact_match*100.0 %*PASSED"])
+    quiet.stdout.no_fnmatch_line("*ttft_ms: mean*")
+    run(pytester, *FAST, "-v", "-k", "latency").stdout.fnmatch_lines(["*ttft_ms: mean * p90 * (n=20)"])
+
+
 def test_own_benchmark(pytester: pytest.Pytester) -> None:
     """A user's test takes our fixtures, asserts, and its numbers are stored under its function's name."""
     pytester.makepyfile(OWN_TEST)
