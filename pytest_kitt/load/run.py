@@ -98,6 +98,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
     process.stdout.close()
+    process.terminate()  # it stops cleanly; when its load has ended this changes nothing
     try:
         process.wait(timeout=_STOP_S)
     except subprocess.TimeoutExpired:

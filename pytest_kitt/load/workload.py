@@ -29,6 +29,7 @@ _TEXT = (
 WORDS = tuple(_TEXT.split())
 _PLACE = "\0"
 _DISTINCT_BODIES = 64
+_MAX_WORDS = 500_000  # of all bodies together: they travel to the client and stay in its memory
 _PREFIX_WORDS = 6
 _CHARS_PER_TOKEN = 4.5  # of English text, for engines that do not tokenize
 
@@ -71,7 +72,7 @@ def _synthetic(workload: Synthetic, engine: RunningEngine, api: Api, seed: int) 
     prefix = min(_PREFIX_WORDS, total)
     rng = random.Random(f"{seed}:{workload}")
     made = []
-    for _ in range(_DISTINCT_BODIES):
+    for _ in range(max(4, min(_DISTINCT_BODIES, _MAX_WORDS // total))):
         text = "".join(rng.choice(words) for _ in range(total - prefix))
         body = engine.body(api, _PLACE + text, max_tokens=workload.output_tokens, extra=engine.card.force_length)
         before, after = json.dumps(body, ensure_ascii=False).split(json.dumps(_PLACE)[1:-1])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_kitt import settings as settings_of
 from pytest_kitt.matrix import Cell
+from pytest_kitt.measure.metrics import BY_NAME
 from pytest_kitt.measure.results import Measurement, Result
 from pytest_kitt.settings import Settings
 
@@ -106,29 +107,36 @@ def _cell_id(result: Result) -> str:
 
 def _write_cell(reporter: pytest.TerminalReporter, cell_id: str, results: Sequence[Result]) -> None:
     reporter.write_line(cell_id, bold=True)
-    by_key = [{(m.name, m.stat): m for m in result.metrics} for result in results]
-    columns = [(name, stat, title) for name, stat, title in _SHOWN if any((name, stat) in found for found in by_key)]
+    found = [(result, label, values) for result in results for label, values in _by_load(result).items()]
+    columns = [(name, stat, title) for name, stat, title in _SHOWN if any((name, stat) in v for _, _, v in found)]
     rows = [["benchmark", *(title for _, _, title in columns), "verdict"]]
-    for result, found in zip(results, by_key, strict=True):
-        values = [_value(found.get((name, stat))) for name, stat, _ in columns]
-        rows.append([_label(result), *values, result.outcome.upper()])
-    lines = table(rows)
-    reporter.write_line(f"  {lines[0]}")
-    for line, result in zip(lines[1:], results, strict=True):
-        reporter.write_line(f"  {line}", **{_MARKUP.get(result.outcome, "red"): True})
-    for result, line in _own_metrics(results):
-        reporter.write_line(f"  {_label(result)}: {line}")
+    for result, label, values in found:
+        shown = [_value(values.get((name, stat))) for name, stat, _ in columns]
+        rows.append([f"{_label(result)} {label}".strip(), *shown, "" if label else result.outcome.upper()])
+    head, *lines = table(rows)
+    reporter.write_line(f"  {head}")
+    for line, (result, _, _) in zip(lines, found, strict=True):
+        reporter.write_line(f"  {line}".rstrip(), **{_MARKUP.get(result.outcome, "red"): True})
+    for result, text in _own_metrics(results):
+        reporter.write_line(f"  {_label(result)}: {text}")
     for result in results:
         if result.reason:
             reporter.write_line(f"  {_label(result)}: {result.outcome}: {result.reason.splitlines()[0][:300]}")
 
 
+def _by_load(result: Result) -> dict[str, dict[tuple[str, str], Measurement]]:
+    """The numbers of each load of a test by its label; the first load has none."""
+    loads: dict[str, dict[tuple[str, str], Measurement]] = {"": {}}
+    for m in result.metrics:
+        label, _, name = m.name.rpartition(".")
+        loads.setdefault(label if name in BY_NAME else "", {})[name, m.stat] = m
+    return loads
+
+
 def _own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
     """What a test recorded beside the standard metrics, unless the columns show it."""
-    from pytest_kitt.measure.metrics import BY_NAME
-
     for result in results:
-        own = [m for m in result.metrics if m.name not in BY_NAME and m.name not in _SHOWN_NAMES]
+        own = [m for m in result.metrics if m.name.rpartition(".")[2] not in BY_NAME and m.name not in _SHOWN_NAMES]
         if own:
             yield result, ", ".join(f"{m.key} {_value(m)}{_interval(m)}" for m in own)
 
