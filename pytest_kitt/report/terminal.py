@@ -29,6 +29,7 @@ _SHOWN = (
     ("requests_failed", "value", "failed"),
 )
 _SHOWN_NAMES = {name for name, _, _ in _SHOWN}
+_MERGED_WORTH_A_WORD = 0.01
 _MARKUP = {"passed": "green", "skipped": "yellow", "inconclusive": "yellow"}
 
 
@@ -120,6 +121,10 @@ def _write_cell(reporter: pytest.TerminalReporter, cell_id: str, results: Sequen
     for result, text in _own_metrics(results):
         reporter.write_line(f"  {_label(result)}: {text}")
     for result in results:
+        if merged := _merged_share(result):
+            reporter.write_line(
+                f"  {_label(result)}: {merged:.0%} of the ITL gaps are 0, their tokens came in one read"
+            )
         if result.reason:
             reporter.write_line(f"  {_label(result)}: {result.outcome}: {result.reason.splitlines()[0][:300]}")
 
@@ -149,6 +154,14 @@ def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Resu
             mine = [m for m in result.metrics if m.name == name]
             stats = ", ".join(f"{'' if m.stat == 'value' else m.stat + ' '}{_value(m)}{_interval(m)}" for m in mine)
             reporter.write_line(f"    {name}: {stats} (n={mine[0].n})")
+
+
+def _merged_share(result: Result) -> float:
+    """Share of gaps between tokens that one read brought together, 0 when it is too small to matter."""
+    merged = result.params.get("client", {}).get("merged_reads", 0)
+    gaps = next((m.n for m in result.metrics if m.name == "itl_ms"), 0)
+    share = min(1.0, merged / gaps) if gaps else 0.0
+    return share if share >= _MERGED_WORTH_A_WORD else 0.0
 
 
 def _interval(m: Measurement) -> str:
