@@ -8,11 +8,12 @@ first delta is none. Everything that a server says is bounded here and never tru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import orjson
 
+from pytest_kitt.errors import EngineRequestError
 from pytest_kitt.measure.records import CountedBy, Failure
 
 Api = Literal["chat", "completions"]
@@ -21,6 +22,8 @@ MAX_EVENT_BYTES = 16 << 20
 MAX_DETAIL_CHARS = 300
 _CONTENT_KEYS = ("content", "text")
 _REASONING_KEYS = ("reasoning_content", "reasoning")
+_TOOL_KEYS = ("name", "arguments")
+_BROKEN_OFF = ("abort", "error")  # finish reasons of an answer that the server gave up
 
 
 @dataclasses.dataclass(slots=True)
@@ -89,13 +92,27 @@ def read_document(at: int, body: bytes) -> Answer:
     return reader.finish()
 
 
+def read_texts(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The texts of a stream's events as they come; EngineRequestError when it is no good stream."""
+    reader = _Stream()
+    try:
+        for at, data in _events((0, chunk) for chunk in chunks):
+            before = len(reader.texts)
+            reader.take(at, data)
+            yield from reader.texts[before:]
+    except _Unreadable as error:
+        raise EngineRequestError(str(error)) from None
+    if reader.answer.failure is not Failure.NONE:
+        raise EngineRequestError(reader.answer.detail)
+
+
 def error_detail(body: bytes) -> str:
     """What the body of an error response says, in one bounded line."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return bounded(body.decode("utf-8", "replace"))
-    return bounded(_error_text(said))
+        said = None
+    return bounded(_error_text(said, body))
 
 
 def bounded(text: str) -> str:
@@ -109,21 +126,24 @@ class _Unreadable(Exception):
 
 
 def _events(pieces: Iterable[tuple[int, bytes]]) -> Iterable[tuple[int, bytes]]:
-    rest = b""
+    rest: list[bytes] = []  # of a line whose end has not come
     data: list[bytes] = []
     size = 0
     for at, piece in pieces:
-        *lines, rest = (rest + piece if rest else piece).split(b"\n")
-        for raw in lines:
-            line = raw[:-1] if raw[-1:] == b"\r" else raw
-            if line:
-                if line.startswith(b"data:"):
-                    data.append(line[6:] if line[5:6] == b" " else line[5:])
-                    size += len(line)
-            elif data:
-                yield at, data[0] if len(data) == 1 else b"\n".join(data)
-                data, size = [], 0
-        if size + len(rest) > MAX_EVENT_BYTES:
+        rest.append(piece)
+        size += len(piece)
+        if b"\n" in piece:
+            *lines, last = b"".join(rest).split(b"\n")
+            for raw in lines:
+                line = raw[:-1] if raw[-1:] == b"\r" else raw
+                if line:
+                    if line.startswith(b"data:"):
+                        data.append(line[6:] if line[5:6] == b" " else line[5:])
+                elif data:
+                    yield at, data[0] if len(data) == 1 else b"\n".join(data)
+                    data = []
+            rest, size = [last], len(last) + sum(map(len, data))
+        if size > MAX_EVENT_BYTES:
             raise _Unreadable(f"an event is larger than {MAX_EVENT_BYTES >> 20} MiB")
 
 
@@ -147,8 +167,8 @@ class _Stream:
             ) from None
         if not isinstance(said, dict):
             raise _Unreadable("an event is not a JSON object")
-        if said.get("error"):
-            self.answer.failure, self.answer.detail = Failure.ERROR_EVENT, bounded(_error_text(said))
+        if said.get("error") or said.get("object") == "error":
+            self.answer.failure, self.answer.detail = Failure.ERROR_EVENT, bounded(_error_text(said, data))
             return
         self._usage(said.get("usage"))
         choices = said.get("choices")
@@ -162,7 +182,9 @@ class _Stream:
             return self.failed(Failure.BAD_STREAM, "the stream ended without [DONE] and without a finish reason")
         if answer.failure is Failure.NONE and not answer.event_ns:
             return self.failed(Failure.NO_TOKENS, "the answer holds no token")
-        if answer.osl < 0 and answer.event_ns:
+        if answer.finish_reason in _BROKEN_OFF and answer.failure is Failure.NONE:
+            return self.failed(Failure.ERROR_EVENT, f"the server broke the answer off: {answer.finish_reason}")
+        if answer.osl <= 0 and answer.event_ns:  # some servers say 0 where they have not counted
             answer.osl, answer.counted_by = len(answer.event_ns), CountedBy.CHUNKS
         return answer
 
@@ -175,9 +197,9 @@ class _Stream:
         if not isinstance(usage, dict):
             return
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and 0 <= prompt < 1 << 31:
+        if type(prompt) is int and 0 <= prompt < 1 << 31:
             self.answer.isl = prompt
-        if isinstance(completion, int) and 0 <= completion < 1 << 31:
+        if type(completion) is int and 0 <= completion < 1 << 31:
             self.answer.osl, self.answer.counted_by = completion, CountedBy.USAGE
 
     def _choice(self, at: int, choice: dict[str, Any]) -> None:
@@ -185,36 +207,31 @@ class _Stream:
         if not isinstance(said, dict):
             return
         answer = self.answer
-        text = next((said[key] for key in _CONTENT_KEYS if isinstance(said.get(key), str) and said[key]), "")
+        text = _first_text(said, _CONTENT_KEYS)
         if text:
             self.texts.append(text)
             if answer.answer_event < 0:
                 answer.answer_event = len(answer.event_ns)
-        if text or any(said.get(key) for key in _REASONING_KEYS) or _tool_text(said.get("tool_calls")):
+        if text or _first_text(said, _REASONING_KEYS) or _tool_text(said.get("tool_calls")):
             answer.event_ns.append(at)
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             answer.finish_reason = reason[:40]
 
 
+def _first_text(said: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return next((text for key in keys if isinstance(text := said.get(key), str) and text), "")
+
+
 def _tool_text(calls: Any) -> bool:
     if not isinstance(calls, list):
         return False
     functions = (call.get("function") for call in calls if isinstance(call, dict))
-    return any(isinstance(f, dict) and (f.get("name") or f.get("arguments")) for f in functions)
+    return any(isinstance(f, dict) and _first_text(f, _TOOL_KEYS) for f in functions)
 
 
-def _error_text(said: Any) -> str:
+def _error_text(said: Any, raw: bytes) -> str:
+    """The sentence in an error object; the object as it came when there is none."""
     error = said.get("error", said) if isinstance(said, dict) else said
-    if isinstance(error, dict):
-        return str(error.get("message") or error.get("detail") or error)
-    return str(error)
-
-
-def read_texts(chunks: Iterable[bytes]) -> Iterable[str]:
-    """The texts of a stream's events as they come."""
-    reader = _Stream()
-    for at, data in _events((0, chunk) for chunk in chunks):
-        before = len(reader.texts)
-        reader.take(at, data)
-        yield from reader.texts[before:]
+    text = _first_text(error, ("message", "detail")) if isinstance(error, dict) else error
+    return text if isinstance(text, str) and text else raw[: 4 * MAX_DETAIL_CHARS].decode("utf-8", "replace")

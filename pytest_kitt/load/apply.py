@@ -8,12 +8,14 @@ from typing import Any
 
 from pytest_kitt.dialect.openai import PATHS, Api
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.errors import InvalidMeasurement
+from pytest_kitt.errors import InvalidMeasurement, UserError
 from pytest_kitt.load import run
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
 from pytest_kitt.load.spec import ClientSpec, Closed, Ending, Prompts, Stop, Workload, load_of, stop_of, workload_of
 from pytest_kitt.load.workload import Bodies, bodies
+
+_MAX_DRIFT_NS = 1_000_000  # two readings of a steady clock differ by microseconds
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Asked:
     keep_text: bool
     seed: int
 
-    def params(self, made: Bodies) -> dict[str, Any]:
+    def params(self, made: Bodies, sent: int) -> dict[str, Any]:
         """What is stored with the result."""
         params: dict[str, Any] = {
             "load": str(self.load),
@@ -54,7 +56,7 @@ class Asked:
         }
         if made.isl_by:
             params["prompt_length_by"] = made.isl_by
-        if isinstance(self.workload, Prompts) and self.stop.requests + self.warmup > len(self.workload.prompts):
+        if isinstance(self.workload, Prompts) and sent > len(self.workload.prompts):
             params["prompts_repeat"] = True
         return params
 
@@ -72,6 +74,8 @@ def asked(
 ) -> Asked:
     """Resolves short forms; the warm-up's default is one request per slot. UserError says what is wrong."""
     closed = load_of(load)
+    if warmup is not None and warmup < 0:
+        raise UserError(f"warmup={warmup}: it is a number of requests, 0 for none")
     return Asked(
         load=closed,
         workload=workload_of(work),
@@ -89,15 +93,20 @@ def apply(
 ) -> tuple[LoadResult, tuple[bytes, ...]]:
     """Runs a load; the result and the raw blocks.
 
-    InvalidMeasurement when not one request succeeded, or when the load ended before its stop.
+    InvalidMeasurement when not one request succeeded, when the load ended before its stop, or when the wall clock that
+    the kernel stamps with was set meanwhile.
     """
     made = bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
     raw = run.run(_spec(wanted, made, engine), mark=mark, on_progress=on_progress)
-    params = wanted.params(made) | {"clock": raw.ending.clock, "client": _account(raw.ending)}
+    params = wanted.params(made, len(raw.table)) | {"clock": raw.ending.clock, "client": _account(raw.ending)}
     result = LoadResult(raw.table, raw.ending, params)
     result.require_samples()
     if raw.ending.stopped:
         raise InvalidMeasurement(f"the load ended after {result.n} good requests: {raw.ending.stopped}")
+    if raw.ending.clock_drift_ns > _MAX_DRIFT_NS:
+        raise InvalidMeasurement(
+            f"the machine's wall clock was set by {raw.ending.clock_drift_ns / 1e6:.3g} ms during the load"
+        )
     return result, raw.blocks
 
 

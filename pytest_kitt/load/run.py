@@ -48,8 +48,9 @@ def run(spec: ClientSpec, *, mark: str, on_progress: Callable[[Progress], None] 
     table = RequestTable()
     with _child(mark) as (process, stdout, errors):
         assert process.stdin is not None
-        process.stdin.write(orjson.dumps(dataclasses.asdict(spec)))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a child that dies at once says why below
+            process.stdin.write(orjson.dumps(dataclasses.asdict(spec)))
+            process.stdin.close()
         for kind, payload in frames.read(stdout):
             if kind == frames.BLOCK:
                 blocks.append(payload)

@@ -7,6 +7,7 @@ output tokens), ``"prompts:FILE"``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class Stop:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.requests > 0) == (self.seconds > 0) or self.requests < 0 or self.seconds < 0:
+        one = (self.requests > 0) != (self.seconds > 0)
+        if not one or self.requests < 0 or self.seconds < 0 or not math.isfinite(self.seconds):
             raise UserError("a stop is 'requests:N' or 'seconds:S', with a positive number")
 
     def __str__(self) -> str:
@@ -126,20 +128,25 @@ def read_prompts(path: Path) -> list[str]:
     import orjson
 
     try:
-        lines = [line for line in path.expanduser().read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = path.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts file {path} cannot be read: {error}") from error
+    # not splitlines: a prompt may hold the other characters that it takes for the end of a line
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"prompts file {path} is empty; write one prompt a line")
     if path.suffix != ".jsonl":
-        return lines
+        return [line for _, line in lines]
     prompts = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             row = orjson.loads(line)
-            prompts.append(row.get("prompt") or row["question"])
-        except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
-            raise UserError(f"{path}:{number}: expected a JSON object with the key prompt or question") from error
+            prompt = row.get("prompt") or row["question"]
+        except (orjson.JSONDecodeError, AttributeError, KeyError):
+            prompt = None
+        if not isinstance(prompt, str) or not prompt:
+            raise UserError(f"{path}:{number}: expected a JSON object with a text under the key prompt or question")
+        prompts.append(prompt)
     return prompts
 
 
@@ -206,11 +213,11 @@ class Ending:
     Attributes:
         clock: kernel or user.
         wall_s: from the first send to the last byte.
-        cpu_s: of the child, from the first send on.
+        cpu_s: of the child, from its first connection on.
         max_rss_bytes: peak memory of the child.
         clock_drift_ns: largest change of the wall clock's offset.
-        merged_reads: reads that brought more than one token-bearing event.
-        stall_ms: longest time between two looks at the sockets while requests were under way.
+        merged_reads: token-bearing events that came in one read with the one before, of good measured requests.
+        stall_ms: longest time that passed without a look at the sockets.
         details: for each kind of failure, the first explanation.
         stopped: why it ended early, empty when it did not.
 

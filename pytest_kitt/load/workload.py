@@ -7,6 +7,7 @@ begins with words drawn for it alone: no prefix cache can have seen it, in this 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -82,8 +83,9 @@ def _synthetic(workload: Synthetic, engine: RunningEngine, api: Api, seed: int) 
 
 def _tokens_per_word(engine: RunningEngine) -> tuple[dict[str, int], str]:
     """Tokens of each word behind another one, and who counted."""
-    try:
+    with contextlib.suppress(EngineRequestError):
         base = len(engine.tokenize("the"))
-        return {word: len(engine.tokenize(f"the {word}")) - base for word in WORDS}, "tokenizer"
-    except EngineRequestError:
-        return {word: max(1, round((len(word) + 1) / _CHARS_PER_TOKEN)) for word in WORDS}, "estimated"
+        counted = {word: len(engine.tokenize(f"the {word}")) - base for word in WORDS}
+        if sound := {word: tokens for word, tokens in counted.items() if tokens > 0}:
+            return sound, "tokenizer"
+    return {word: max(1, round((len(word) + 1) / _CHARS_PER_TOKEN)) for word in WORDS}, "estimated"

@@ -5,6 +5,7 @@ It dies with its parent (PR_SET_PDEATHSIG), and stops cleanly on SIGTERM with wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -25,6 +26,8 @@ from pytest_kitt.measure.records import RequestTable
 
 _PR_SET_PDEATHSIG = 1
 _FILES_BESIDE_CONNECTIONS = 64
+_PROBE_S = 5.0
+_STREAM = socket.SOCK_STREAM
 
 
 def main() -> int:
@@ -70,15 +73,24 @@ def _run(spec: ClientSpec, target: Target, out: Any) -> None:
 
 
 def _resolve(spec: ClientSpec) -> Target:
-    family, _, _, _, address = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0]
+    found = [(family, address) for family, _, _, _, address in socket.getaddrinfo(spec.host, spec.port, type=_STREAM)]
+    family, address = next((one for one in found if len(found) == 1 or _answers(*one)), found[0])
     context = ssl.create_default_context(cafile=spec.ca_file or None) if spec.tls else None
     return Target(family=family, address=address, host=spec.host, context=context)
+
+
+def _answers(family: socket.AddressFamily, address: Any) -> bool:
+    """Whether somebody listens there: localhost is often two addresses, and a server has but one of them."""
+    with contextlib.suppress(OSError), socket.socket(family, _STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        return probe.connect_ex(address) == 0
+    return False
 
 
 def _raise_file_limit(need: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if need > soft:
-        if need > hard:
+        if hard != resource.RLIM_INFINITY and need > hard:
             raise OSError(f"{need} open files are needed and the limit is {hard}; raise it with ulimit -n")
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 

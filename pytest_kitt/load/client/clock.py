@@ -54,11 +54,14 @@ class Clock:
 
     def refresh(self, now: int) -> None:
         """Reads the offset again, once a second."""
-        if now - self._read_at < _REFRESH_NS:
-            return
+        if now - self._read_at >= _REFRESH_NS:
+            self.read_again()
+
+    def read_again(self) -> None:
+        """Reads the offset again, so that a step of the wall clock since the last reading shows."""
         offset = _realtime_offset_ns(tries=8)
         self.drift_ns = max(self.drift_ns, abs(offset - self._offset))
-        self._offset, self._read_at = offset, now
+        self._offset, self._read_at = offset, monotonic_ns()
 
 
 def _realtime_offset_ns(tries: int = 50) -> int:

@@ -141,6 +141,9 @@ class Connection:
             pass
         except ssl.SSLZeroReturnError:
             return at, b"".join(plain)
+        if self._out.pending:  # TLS itself has something to say; what does not fit goes with the next request
+            self._pending += self._out.read()
+            self.flush()
         return (at, b"".join(plain)) if plain else None
 
     def _handshake(self) -> None:

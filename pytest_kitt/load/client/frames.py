@@ -17,7 +17,8 @@ def write(stream: BinaryIO, kind: bytes, payload: bytes) -> None:
 
 
 def read(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Each (kind, payload) until the stream ends."""
+    """Each whole (kind, payload) until the stream ends."""
     while len(head := stream.read(_HEAD.size)) == _HEAD.size:
         kind, size = _HEAD.unpack(head)
-        yield kind, stream.read(size)
+        if len(payload := stream.read(size)) == size:
+            yield kind, payload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MAX_HEAD_BYTES = 64 << 10
+MAX_BODY_BYTES = 256 << 20
 _SIZE, _CRLF, _TRAILER = 0, -1, -2
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _NO_BODY = frozenset({204, 304})
@@ -30,6 +31,7 @@ class Response:
         "_head",
         "_left",
         "_need",
+        "_size",
         "_tail",
         "headers",
         "keep_alive",
@@ -50,12 +52,14 @@ class Response:
         self._tail = b""
         self._need = _SIZE
         self._left = 0
-        self._feed_body = self._until_close
+        self._size = 0
+        # a plain function: a bound method would be a cycle, and nothing collects cycles while a load runs
+        self._feed_body = Response._until_close
 
     def feed(self, at: int, data: bytes) -> bool:
         """Takes what one read brought; True when the response is complete. BadHttp when it makes no sense."""
         if self.status:
-            return self._feed_body(at, data)
+            return self._take(at, data)
         self.started = True
         self._head += data
         while (end := self._head.find(b"\r\n\r\n")) >= 0:
@@ -72,7 +76,7 @@ class Response:
 
     def at_eof(self) -> bool:
         """Whether the end of the connection is the proper end of this response."""
-        return self.status > 0 and self._feed_body == self._until_close
+        return self.status > 0 and self._feed_body is Response._until_close
 
     def body(self) -> bytes:
         """The whole body."""
@@ -81,8 +85,8 @@ class Response:
     def _parse_head(self, head: bytes) -> int:
         first, *lines = head.split(b"\r\n")
         version, _, rest = first.partition(b" ")
-        code = rest[:3]
-        if version not in (b"HTTP/1.1", b"HTTP/1.0") or not code.isdigit() or len(code) != 3:
+        code, _, _ = rest.partition(b" ")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0") or not code.isdigit() or len(code) != 3 or code < b"100":
             raise BadHttp(f"not an HTTP/1.1 response: {first[:60]!r}")
         self.headers = {}
         for line in lines:
@@ -107,15 +111,21 @@ class Response:
         if coding is not None:
             if coding.lower() != b"chunked":
                 raise BadHttp(f"unknown Transfer-Encoding {coding[:40]!r}")
-            self._feed_body = self._chunked
+            self._feed_body = Response._chunked
         elif (length := self.headers.get(b"content-length")) is not None:
             if not length.isdigit() or len(length) > 15:
                 raise BadHttp(f"not a Content-Length: {length[:40]!r}")
             self._left = int(length)
-            self._feed_body = self._sized
+            self._feed_body = Response._sized
         else:
             self.keep_alive = False
-        return self._feed_body(at, rest)
+        return self._take(at, rest)
+
+    def _take(self, at: int, data: bytes) -> bool:
+        self._size += len(data)
+        if self._size > MAX_BODY_BYTES:
+            raise BadHttp(f"the response is larger than {MAX_BODY_BYTES >> 20} MiB")
+        return self._feed_body(self, at, data)
 
     def _sized(self, at: int, data: bytes) -> bool:
         body, self.leftover = data[: self._left], data[self._left :]

@@ -112,6 +112,7 @@ class ClosedLoop:
             self._look()
         self.wall_ns = monotonic_ns() - self._zero
         self._cancel_rest()
+        self._clock.read_again()
         gc.enable()
         while self._finished:
             self._parse_one()
@@ -122,7 +123,9 @@ class ClosedLoop:
     def _look(self) -> None:
         while self._free:
             self._begin(self._free.popleft())
+        self.stall_ns = max(self.stall_ns, monotonic_ns() - self._looked_at)
         events = self._epoll.poll(0 if self._finished else _TICK_S, 4096)
+        self._looked_at = now = monotonic_ns()
         if not events and self._finished:
             self._parse_one()
         for fd, flags in events:
@@ -130,9 +133,6 @@ class ClosedLoop:
                 self._on_event(self._by_fd[fd], flags)
         while self._backlog_bytes > _MAX_BACKLOG_BYTES:
             self._parse_one()
-        now = monotonic_ns()
-        self.stall_ns = max(self.stall_ns, now - self._looked_at - int(_TICK_S * 1e9))
-        self._looked_at = now
         if now - self._progress_at >= _PROGRESS_NS:
             self._on_tick(now)
 
@@ -211,7 +211,11 @@ class ClosedLoop:
             except OSError:
                 self._drop(slot)
         deadline = monotonic_ns() + _OPENING_NS
-        while monotonic_ns() < deadline and any(s.connection and not s.connection.ready for s in self._slots):
+        while (
+            not self.stop_requested
+            and monotonic_ns() < deadline
+            and any(s.connection and not s.connection.ready for s in self._slots)
+        ):
             for fd, flags in self._epoll.poll(_TICK_S, 4096):
                 slot = self._by_fd[fd]
                 try:
@@ -248,8 +252,8 @@ class ClosedLoop:
         assert connection is not None
         if flags & _OUT and not connection.opened:
             connection.on_connected()
-        elif flags & ~_OUT:
-            connection.receive()
+        elif flags & ~_OUT and (got := connection.receive()) and not got[1]:
+            raise ConnectionError("the server closed the connection before anything was asked")
         connection.flush()
         self._watch(slot, connection)
 
@@ -263,7 +267,9 @@ class ClosedLoop:
                     self._send(slot, connection)
                 return
             if flags & _OUT and connection.wants_write:
-                slot.send_ns = connection.flush()
+                at = connection.flush()
+                if not slot.response.started:
+                    slot.send_ns = at
                 self._watch(slot, connection)
             if flags & ~_OUT:
                 self._read(slot, connection)
@@ -371,9 +377,9 @@ class ClosedLoop:
             self._explain(failure, ended.detail or answer.detail, ended.request.status)
         if failure is not Failure.NONE and not ended.failure and ended.request.phase == Phase.MEASURED:
             self._failed += 1
-        times = answer.event_ns
-        self.merged_reads += sum(a == b for a, b in pairwise(times))
-        self._tokens += max(answer.osl, len(times))
+        if failure is Failure.NONE and ended.request.phase == Phase.MEASURED:
+            self.merged_reads += sum(a == b for a, b in pairwise(answer.event_ns))
+        self._tokens += max(answer.osl, len(answer.event_ns))
         self._table.append(
             _row(ended.request, answer, failure), text=answer.text if self._spec.keep_text and not failure else None
         )
@@ -412,6 +418,6 @@ def _answer(ended: Finished, zero: int) -> openai.Answer:
     pieces = [(at - zero, data) for at, data in response.pieces]
     if ended.failure is Failure.HTTP_STATUS:
         return openai.Answer(detail=openai.error_detail(response.body()))
-    if response.headers.get(b"content-type", b"").startswith(b"application/json"):
+    if response.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
         return openai.read_document(pieces[-1][0] if pieces else ended.request.end_ns, response.body())
     return openai.read_stream(pieces)
