@@ -11,47 +11,59 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arrivals",
     "Cell",
     "Closed",
+    "Failure",
     "GenerationResult",
     "Inconclusive",
     "InvalidMeasurement",
     "KittError",
     "LoadResult",
     "Measurement",
+    "Phase",
     "Prompts",
     "Result",
     "Run",
     "RunningEngine",
     "Stop",
     "Synthetic",
+    "TokenLogprob",
+    "ToolCall",
     "UserError",
     "__version__",
 ]
 
 if TYPE_CHECKING:
+    from pytest_kitt.dialect.details import TokenLogprob, ToolCall
     from pytest_kitt.engine.base import GenerationResult, RunningEngine
     from pytest_kitt.errors import Inconclusive, InvalidMeasurement, KittError, UserError
     from pytest_kitt.load.result import LoadResult
-    from pytest_kitt.load.spec import Closed, Prompts, Stop, Synthetic
+    from pytest_kitt.load.spec import Arrivals, Closed, Prompts, Stop, Synthetic
     from pytest_kitt.matrix import Cell
+    from pytest_kitt.measure.records import Failure, Phase
     from pytest_kitt.measure.results import Measurement, Result, Run
 
 _HOMES = {
     "Cell": "matrix",
+    "Arrivals": "load.spec",
     "Closed": "load.spec",
+    "Failure": "measure.records",
     "GenerationResult": "engine.base",
     "Inconclusive": "errors",
     "InvalidMeasurement": "errors",
     "KittError": "errors",
     "LoadResult": "load.result",
     "Measurement": "measure.results",
+    "Phase": "measure.records",
     "Prompts": "load.spec",
     "Result": "measure.results",
     "Run": "measure.results",
     "RunningEngine": "engine.base",
     "Stop": "load.spec",
     "Synthetic": "load.spec",
+    "TokenLogprob": "dialect.details",
+    "ToolCall": "dialect.details",
     "UserError": "errors",
 }
 

@@ -2,9 +2,14 @@
 
 KittError                   everything below
 ├── UserError               input or environment is wrong: one sentence with the cure (pytest.UsageError, exit 4)
+│   └── UnknownName         a metric or a statistic that does not exist; an AttributeError too
 ├── EngineError             the engine's fault
 │   ├── EngineStartError    it did not become ready: carries the class of failure and the end of its log
+│   ├── EngineDiedError     it was ready, and has died or hangs: carries the same
 │   └── EngineRequestError  it answered a single request with an error
+│       └── Unscorable      what it answers does not say how likely a text is: no number is made up instead
+├── ClientError             a load client of ours ended in mid-run: an error, whoever killed it
+├── ItemTimeoutError        an item took longer than --kitt-item-timeout: outcome "error"
 ├── InvalidMeasurement      the number cannot be trusted: outcome "invalid", reported as an error, never a pass
 └── Inconclusive            the interval straddles the threshold: outcome "inconclusive"
 """
@@ -14,14 +19,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "ClientError",
+    "EngineDiedError",
     "EngineError",
     "EngineRequestError",
     "EngineStartError",
     "Inconclusive",
     "InvalidMeasurement",
+    "ItemTimeoutError",
     "KittError",
+    "UnknownName",
+    "Unscorable",
     "UserError",
     "nearest",
+    "why",
 ]
 
 
@@ -33,18 +44,16 @@ class UserError(KittError):
     """The input or the environment is wrong; the message says what, where and the next step."""
 
 
+class UnknownName(UserError, AttributeError):
+    """A metric or a statistic that does not exist was asked for."""
+
+
 class EngineError(KittError):
     """The engine did something wrong."""
 
 
-class EngineStartError(EngineError):
-    """The engine did not become ready.
-
-    Attributes:
-        kind: class of the failure, e.g. ``died``, ``timeout``, ``model``, ``port``, ``memory``, ``missing``.
-        log_tail: the last lines of its output, possibly empty.
-
-    """
+class _LoggedError(EngineError):
+    """What went wrong can be read in the engine's log."""
 
     def __init__(self, message: str, *, kind: str, log_tail: str = "") -> None:
         super().__init__(message)
@@ -57,8 +66,40 @@ class EngineStartError(EngineError):
         return f"{message}\n--- end of the engine's log ---\n{self.log_tail}" if self.log_tail else message
 
 
+class EngineStartError(_LoggedError):
+    """The engine did not become ready.
+
+    Attributes:
+        kind: class of the failure, e.g. ``died``, ``timeout``, ``model``, ``port``, ``memory``, ``missing``.
+        log_tail: the last lines of its output, possibly empty.
+
+    """
+
+
+class EngineDiedError(_LoggedError):
+    """The engine had been ready, and cannot answer any more.
+
+    Attributes:
+        kind: ``died``, ``hung`` or ``memory``.
+        log_tail: the last lines of its output, empty for a server that already ran.
+
+    """
+
+
 class EngineRequestError(EngineError):
     """The engine answered a single request with an error."""
+
+
+class Unscorable(EngineRequestError):
+    """What the engine answers does not say how likely a text is."""
+
+
+class ClientError(KittError):
+    """A load client ended in mid-run."""
+
+
+class ItemTimeoutError(KittError):
+    """The item took longer than ``--kitt-item-timeout`` allows; what it had measured is kept."""
 
 
 class InvalidMeasurement(KittError):
@@ -67,6 +108,11 @@ class InvalidMeasurement(KittError):
 
 class Inconclusive(KittError):
     """The evidence straddles the threshold: neither a pass nor a failure."""
+
+
+def why(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, in a few words, without its name."""
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

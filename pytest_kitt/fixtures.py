@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_kitt.dialect.openai import Api
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from pytest_kitt.engine.base import RunningEngine
+    from pytest_kitt.engine.memory import MemoryWatch
     from pytest_kitt.load.result import LoadResult
-    from pytest_kitt.load.spec import Closed, Stop, Workload
+    from pytest_kitt.load.spec import Load as LoadSpec
+    from pytest_kitt.load.spec import Stop, Workload
     from pytest_kitt.matrix import Cell
     from pytest_kitt.measure.metrics import Better
+    from pytest_kitt.settings import Api
 
 
 class Load(Protocol):
@@ -20,7 +25,7 @@ class Load(Protocol):
 
     def __call__(
         self,
-        load: Closed | str = "closed:1",
+        load: LoadSpec | str = "closed:1",
         workload: Workload | str = "synthetic:128:64",
         stop: Stop | str = "requests:20",
         *,
@@ -29,8 +34,35 @@ class Load(Protocol):
         warmup: int | None = None,
         hold: bool = True,
         keep_text: bool = False,
+        bundled: bool = False,
+        certify: bool | None = None,
+        timeout_s: float | None = None,
+        clients: int | None = None,
     ) -> LoadResult:
-        """Applies a load to the cell's engine and records its standard metrics for this test."""
+        """Applies a load to the cell's engine and records its standard metrics for this test.
+
+        Args:
+            load: ``Closed`` or ``Arrivals``, or a short form: "closed:8", "constant:10/s", "poisson:10/s",
+                "gamma:10/s:2".
+            workload: ``Synthetic`` or ``Prompts``, or "synthetic:PROMPT_TOKENS:OUTPUT_TOKENS", "prompts:FILE".
+            stop: ``Stop``, or "requests:100", "seconds:60", each with ",errors:20%" for an early end.
+            label: name of a further load in the same test; its metrics are ``label.ttft_ms`` and so on.
+            api: which API to load; the session's by default.
+            warmup: uncounted requests in front; by default one per slot, or two seconds of arrivals.
+            hold: keep the load up with uncounted requests until the last measured one has ended.
+            keep_text: record the answers' texts.
+            bundled: the server sends several tokens together, and that is fine: ``itl_ms`` is left out.
+            certify: False records what broke the certificate and goes on, the numbers may be the client's; by default
+                as ``--kitt-certify`` says.
+            timeout_s: limit of one request, in seconds.
+            clients: processes that share the load.
+
+        Raises:
+            UserError: a short form or a number that makes no sense.
+            InvalidMeasurement: no request succeeded, the load ended early, or the client cannot prove that it
+                applied the load (docs/loads.md has the bounds).
+
+        """
         ...
 
 
@@ -53,6 +85,39 @@ class Measure(Protocol):
         ...
 
 
+class Evaluate(Protocol):
+    """What ``kitt_evaluate`` is."""
+
+    def __call__(
+        self,
+        card: str | Path | None = None,
+        *,
+        shots: int | None = None,
+        limit: int | None = None,
+        concurrency: int | None = None,
+        max_tokens: int = 24,
+    ) -> Any:
+        """Asks the questions of an evaluation and records its scores for this test (docs/evaluations.md).
+
+        Args:
+            card: name of a shipped one, or a file ``NAME.kitt.yaml`` beside the test; without one the questions of
+                ``--kitt-prompts``, scored to the letter.
+            shots: worked examples in front of each question, in place of the card's number.
+            limit: most questions, where ``--kitt-limit`` does not say.
+            concurrency: requests under way.
+            max_tokens: of an answer, without a card.
+
+        Returns:
+            ``Scores``: ``scores["acc"].value``, ``.stderr``, ``.interval``, ``.n``; without a card an ``Evaluation``.
+
+        Raises:
+            UserError: a card that is none, or questions that cannot be had.
+            InvalidMeasurement: a question that got no answer, or none that can be scored.
+
+        """
+        ...
+
+
 @pytest.fixture(scope="session")
 def kitt_engine(request: pytest.FixtureRequest) -> RunningEngine:
     """The engine of this cell, one start per cell: url, version, generate, chat, stream, tokenize, capabilities."""
@@ -72,11 +137,17 @@ def kitt_cell(kitt_engine: RunningEngine) -> Cell:
 
 
 @pytest.fixture
+def kitt_run(request: pytest.FixtureRequest) -> int:
+    """Which of the runs that ``--kitt-runs`` asks for this is: 1, 2, ..."""
+    return int(getattr(request, "param", 1))
+
+
+@pytest.fixture
 def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Load:
     """Applies a load: ``kitt_load("closed:8", "synthetic:200:128", "requests:100") -> LoadResult``."""
 
     def load(
-        load: Closed | str = "closed:1",
+        load: LoadSpec | str = "closed:1",
         workload: Workload | str = "synthetic:128:64",
         stop: Stop | str = "requests:20",
         *,
@@ -85,13 +156,30 @@ def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Loa
         warmup: int | None = None,
         hold: bool = True,
         keep_text: bool = False,
+        bundled: bool = False,
+        certify: bool | None = None,
+        timeout_s: float | None = None,
+        clients: int | None = None,
+        **unknown: Any,
     ) -> LoadResult:
         from pytest_kitt import loading
 
-        options: dict[str, Any] = {"warmup": warmup, "hold": hold, "keep_text": keep_text}
+        if unknown:
+            raise _unknown_argument(next(iter(unknown)))
+        options: dict[str, Any] = {"warmup": warmup, "hold": hold, "keep_text": keep_text, "bundled": bundled}
+        options |= {"certify": certify, "timeout_s": timeout_s, "clients": clients}
         return loading.apply(request.node, kitt_engine, (load, workload, stop), label=label, api=api, **options)
 
     return load
+
+
+def _unknown_argument(name: str) -> Exception:
+    import inspect
+
+    from pytest_kitt.errors import UserError, nearest
+
+    known = [known for known in inspect.signature(Load.__call__).parameters if known != "self"]
+    return UserError(f"kitt_load: {name!r} is no argument; {nearest(name, known)}")
 
 
 @pytest.fixture
@@ -121,12 +209,36 @@ def kitt_measure(request: pytest.FixtureRequest) -> Measure:
 
 
 @pytest.fixture
-def kitt_evaluate(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Any:
-    """Asks questions and scores the answers: ``kitt_evaluate(concurrency=4, limit=50) -> Evaluation``."""
+def kitt_memory(kitt_engine: RunningEngine) -> Iterator[MemoryWatch]:
+    """Watches the memory of the engine's processes while the test runs; skips where it cannot be known."""
+    from pytest_kitt.engine import memory
 
-    def evaluate(*, concurrency: int = 4, limit: int = 50, max_tokens: int = 24) -> Any:
-        from pytest_kitt import loading
+    if reason := memory.unknown(kitt_engine.pid, container=kitt_engine.image is not None):
+        pytest.skip(reason)
+    with memory.MemoryWatch(kitt_engine.pid) as watch:
+        yield watch
 
-        return loading.evaluate(request.node, kitt_engine, concurrency=concurrency, limit=limit, max_tokens=max_tokens)
+
+@pytest.fixture
+def kitt_evaluate(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Evaluate:
+    """Asks questions and scores the answers: ``kitt_evaluate("mmlu") -> Scores``."""
+
+    def evaluate(
+        card: str | Path | None = None,
+        *,
+        shots: int | None = None,
+        limit: int | None = None,
+        concurrency: int | None = None,
+        max_tokens: int = 24,
+    ) -> Any:
+        if card is None:
+            from pytest_kitt import loading
+
+            plain = {"concurrency": concurrency or 4, "limit": 50 if limit is None else limit}
+            return loading.evaluate(request.node, kitt_engine, **plain, max_tokens=max_tokens)
+        from pytest_kitt import evaluating
+
+        many = concurrency or evaluating.CONCURRENCY
+        return evaluating.evaluate(request.node, kitt_engine, card, shots=shots, limit=limit, concurrency=many)
 
     return evaluate

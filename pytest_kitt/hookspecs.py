@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_kitt.measure.results import Result, Run, RunStatus
+    from pytest_kitt.measure.results import Result, Run, RunStatus, Samples
 
 
 @pytest.hookspec
@@ -18,8 +18,23 @@ def pytest_kitt_suites(config: pytest.Config) -> Path | Sequence[Path]:  # type:
 
 
 @pytest.hookspec
-def pytest_kitt_run_started(config: pytest.Config, run: Run) -> None:
-    """Fired once on the controller, before the first item of a run that has benchmarks."""
+def pytest_kitt_run_started(config: pytest.Config, run: Run, resumed: bool) -> None:
+    """Fired once on the controller, before the first item of a run that has benchmarks, or goes on with one."""
+
+
+@pytest.hookspec
+def pytest_kitt_item_started(config: pytest.Config, result: Result) -> None:
+    """Fired on the controller when an item is about to measure; the result holds what is known of it by then."""
+
+
+@pytest.hookspec
+def pytest_kitt_samples(config: pytest.Config, nodeid: str, samples: Samples) -> None:
+    """Fired on the controller for each block of raw samples as it comes, between the item's start and its result."""
+
+
+@pytest.hookspec
+def pytest_kitt_event(config: pytest.Config, kind: str, at: float, about: Mapping[str, Any]) -> None:
+    """Fired on the controller when an engine starts, is ready or was stopped; ``at`` is seconds since the epoch."""
 
 
 @pytest.hookspec

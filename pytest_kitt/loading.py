@@ -1,24 +1,32 @@
-"""How do a load and an evaluation meet the item they are recorded for?"""
+"""How does a load meet the item that it is recorded for? And the tiny model's questions, which are one."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from pytest_kitt import recording, session
-from pytest_kitt.dialect.openai import PATHS, Api
+from pytest_kitt import recording, relay, session
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.errors import UserError, nearest
+from pytest_kitt.errors import UserError
 from pytest_kitt.evals import exact_match, questions
 from pytest_kitt.load import apply as loads
 from pytest_kitt.load.result import LoadResult
+from pytest_kitt.load.run import Progress
 from pytest_kitt.load.spec import Prompts
-from pytest_kitt.measure.records import CODEC, RequestTable
-from pytest_kitt.measure.results import Block
-from pytest_kitt.report import junit, progress
+from pytest_kitt.load.spool import SpooledBlock
+from pytest_kitt.measure.records import RequestTable
+from pytest_kitt.measure.repeats import RUN
+from pytest_kitt.measure.results import Block, Measurement
+from pytest_kitt.report import junit
+from pytest_kitt.report.progress import Step
+from pytest_kitt.settings import Api
 
+_TELL_EVERY_S = 0.15
 _INSTRUCTION = "Answer with the number, word or letter alone.\n"
 
 
@@ -29,9 +37,14 @@ def apply(
     *,
     label: str = "",
     api: Api | None = None,
+    unit: str = "requests",
+    on_requests: Callable[[RequestTable], None] = lambda _: None,
     **options: Any,
 ) -> LoadResult:
-    """Runs a load on an engine and records its blocks and standard metrics for an item."""
+    """Runs a load on an engine and records its standard metrics for an item, and its blocks as they come.
+
+    ``unit`` is what the requests are called while it runs; ``on_requests`` gets those that have ended, as they do.
+    """
     kitt = session.active(item.config)
     if kitt is None:
         raise UserError("kitt_load: nothing of kitt is active in this session")
@@ -40,19 +53,74 @@ def apply(
         raise UserError(
             "a further kitt_load in one test needs label='...', so that its metrics have names of their own"
         )
-    if api is not None and api not in PATHS:
-        raise UserError(f"kitt_load: api {api!r} is unknown; {nearest(api, PATHS)}")
+    spoken = api or kitt.settings.api
+    if lacking := engine.card.lacks_dialect(spoken):
+        raise UserError(f"kitt_load: {lacking}")
     record.loads.append(label)
-    wanted = loads.asked(*asked, api=api or kitt.settings.api, seed=kitt.settings.seed, **options)
-    total = wanted.stop.requests
-    with progress.shown(item.config, item.name, total) as on_progress:
-        result, blocks = loads.apply(wanted, engine, mark=kitt.mark, on_progress=on_progress)
-    record.params.update({f"{label}.{key}" if label else key: value for key, value in result.params.items()})
-    record.blocks += [Block(CODEC, len(RequestTable.from_bytes(block)), block) for block in blocks]
-    found = [dataclasses.replace(m, name=f"{label}.{m.name}" if label else m.name) for m in result.measurements()]
-    record.add(found)
+    first_block = record.blocks
+    given = {
+        "clients": kitt.settings.clients,
+        "timeout_s": kitt.settings.request_timeout,
+        "certify": kitt.settings.certify == "require",
+        **{name: value for name, value in options.items() if value is not None},
+        **({"warmup": 0} if kitt.settings.skip_warmup else {}),
+    }
+    wanted = loads.asked(*asked, api=spoken, seed=_seed(item, kitt.settings.seed), **given)
+
+    def on_block(block: SpooledBlock, table: RequestTable) -> None:
+        record.blocks += 1
+        relay.send_samples(item, block)
+        on_requests(table)
+
+    try:
+        stop = wanted.stop
+        step = Step(label, unit=unit, total=stop.requests, seconds=stop.seconds, warmup=wanted.warmup)
+        with _told(item, step) as on_progress:
+            result = loads.apply(wanted, engine, mark=kitt.mark, on_progress=on_progress, on_block=on_block)
+    except loads.Stopped as stopped:
+        _record(record, label, stopped.result, first_block)
+        raise stopped.cause from None
+    found = _record(record, label, result, first_block)
+    certified = str(result.certificate.holds).lower()
+    item.user_properties.append((f"kitt.{label}.certified" if label else "kitt.certified", certified))
+    loads.require_trust(result, wanted, engine)
     item.user_properties += junit.properties(found)
     return result
+
+
+def _seed(item: pytest.Item, seed: int) -> int:
+    """The seed of an item: each of several runs has its own."""
+    callspec = getattr(item, "callspec", None)
+    return seed + (int(callspec.params.get(RUN, 1)) - 1 if callspec else 0)
+
+
+@contextlib.contextmanager
+def _told(item: pytest.Item, step: Step) -> Iterator[Callable[[Progress], None]]:
+    """Tells where results arrive how far a load is."""
+    told_at = time.monotonic()
+
+    def tell(now: Progress) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = time.monotonic()
+            relay.send_step(item, step.label, dataclasses.replace(step, now=now))
+
+    relay.send_step(item, step.label, step)
+    try:
+        yield tell
+    except Exception:  # an interrupt ends the item, and with it all that it is busy with
+        relay.send_step(item, step.label, None)
+        raise
+    relay.send_step(item, step.label, None)
+
+
+def _record(record: recording.Recording, label: str, result: LoadResult, first_block: int) -> list[Measurement]:
+    """Keeps what a load left, good or not: the outcome says how far it can be trusted."""
+    params = result.params | {"blocks": [first_block, record.blocks]}
+    record.params.update({f"{label}.{key}" if label else key: value for key, value in params.items()})
+    found = [dataclasses.replace(m, name=f"{label}.{m.name}" if label else m.name) for m in result.measurements()]
+    record.add(found)
+    return found
 
 
 def evaluate(
@@ -62,20 +130,49 @@ def evaluate(
     kitt = session.active(item.config)
     assert kitt is not None
     asked = questions.load(kitt.settings.prompts, limit)
+    had = exact_match.responses(asked, kitt.resumed.answers.get(recording.of(item).key, ()))
+    _send_rows(item, [exact_match.Scored(asked[n], text) for n, text in had.items()])
+    found = had | _ask(item, engine, {n: q for n, q in enumerate(asked) if n not in had}, concurrency, max_tokens)
+    _send_rows(item, [exact_match.Scored(q, None) for n, q in enumerate(asked) if n not in found])
+    evaluation = exact_match.score(asked, found)
+    record = recording.of(item)
+    record.params |= {"questions": len(asked), **({"questions_resumed": len(had)} if had else {})}
+    record.add(evaluation.measurements())
+    item.user_properties += junit.properties(evaluation.measurements())
+    return evaluation
+
+
+def _ask(
+    item: pytest.Item, engine: RunningEngine, asked: Mapping[int, questions.Question], concurrency: int, max_tokens: int
+) -> dict[int, str]:
+    """The responses by the questions' numbers; each is on its way to the store as soon as it is known."""
+    found: dict[int, str] = {}
+    if not asked:
+        return found
+    numbers = list(asked)
+
+    def on_requests(table: RequestTable) -> None:
+        texts = table.texts
+        found.update({numbers[index]: text for index, text in texts.items()})
+        _send_rows(item, [exact_match.Scored(asked[numbers[index]], text) for index, text in texts.items()])
+
     lead = "" if engine.cell.model.toy else _INSTRUCTION
-    prompts = Prompts(tuple(lead + q.question for q in asked), max_tokens, name="questions")
-    result = apply(
+    prompts = Prompts(tuple(lead + q.question for q in asked.values()), max_tokens, name="questions")
+    apply(
         item,
         engine,
         (f"closed:{min(concurrency, len(asked))}", prompts, f"requests:{len(asked)}"),
         warmup=0,
         hold=False,
         keep_text=True,
+        certify=False,  # the answers count, not how fast they come
+        clients=1,
+        unit="questions",
+        on_requests=on_requests,
     )
-    evaluation = exact_match.score(asked, result.records.texts)
-    record = recording.of(item)
-    record.params["questions"] = len(asked)
-    record.add(evaluation.measurements())
-    record.blocks.append(Block("jsonl", evaluation.n, evaluation.to_jsonl()))
-    item.user_properties += junit.properties(evaluation.measurements())
-    return evaluation
+    return found
+
+
+def _send_rows(item: pytest.Item, scored: Sequence[exact_match.Scored]) -> None:
+    if scored:
+        relay.send_samples(item, Block("jsonl", len(scored), exact_match.to_jsonl(scored)))

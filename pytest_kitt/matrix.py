@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_kitt.cards import EngineCard, read_yaml
+from pytest_kitt import composefile
+from pytest_kitt.cards import ArgumentCard, EngineCard, read_yaml
 from pytest_kitt.errors import UserError, nearest
 from pytest_kitt.model import reference
 from pytest_kitt.model.reference import ModelRef
-from pytest_kitt.settings import Settings
+from pytest_kitt.settings import EVERY_ENGINE, Settings
 
 DEFAULT_ENGINE = "llama_cpp"
+DEFAULT_RUNTIME = "embedded"
+GENERIC_ENGINE = "openai"
 UNRESOLVED_MODEL = "unresolved"
 
 
@@ -27,9 +32,11 @@ class Cell:
     Attributes:
         engine: name of its card.
         model: the model it serves.
-        runtime: embedded, process or endpoint.
+        runtime: container, compose, process, embedded or endpoint.
         overrides: engine arguments that the user set, in order of their names.
+        profile: named set of arguments of its card; what the user set wins over it.
         url: of an endpoint; an address is no part of the identity.
+        gpus: how many GPUs it needs; 0 for an engine that runs on the CPU, and for an endpoint.
         synthetic: the engine is not a real one.
         skip: why it cannot work, empty when it can.
         id: as in node ids, e.g. ``llama_cpp-tiny``.
@@ -41,18 +48,32 @@ class Cell:
     runtime: str
     overrides: tuple[tuple[str, str], ...] = ()
     url: str = ""
+    gpus: int = 0
     synthetic: bool = False
     skip: str = ""
     id: str = ""
+    profile: str = ""
+
+    @property
+    def label(self) -> str:
+        """Engine and model for ids and patterns, as ``vllm-Qwen3-8B`` or ``vllm+fast-Qwen3-8B``."""
+        return f"{self.engine}{f'+{self.profile}' if self.profile else ''}-{self.model.name}"
+
+    @property
+    def is_given(self) -> bool:
+        """Whether somebody else says how its engine is started: it runs already, or a compose file says it."""
+        return self.runtime in ("compose", "endpoint")
 
     @property
     def key(self) -> str:
-        """12 hexadecimal digits over engine, model identity, runtime and overrides: the same on every machine."""
+        """12 hexadecimal digits over engine, profile, model, runtime, overrides and GPUs, the same everywhere."""
         identity = {
             "engine": self.engine,
             "model": self.model.identity,
             "runtime": self.runtime,
             "overrides": dict(self.overrides),
+            **({"profile": self.profile} if self.profile else {}),
+            **({"gpus": self.gpus} if self.gpus else {}),
         }
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -63,11 +84,15 @@ class Cell:
 
 def build(settings: Settings, cards: Mapping[str, EngineCard]) -> tuple[Cell, ...]:
     """The cells that were asked for, impossible ones with their reason; UserError when none can work."""
+    settings = dataclasses.replace(settings, model=reference.expanded(settings.model))
+    _check_compose(settings)
     engines = _engines(settings, cards)
-    models = {ref: reference.resolve(ref) for ref in settings.model if not settings.url} if _need_files(engines) else {}
+    needed = _need_files([card for card, _ in engines])
+    given = settings.url or settings.compose
+    models = {ref: reference.resolve(ref) for ref in settings.model} if needed and not given else {}
     cells = [
-        _cell(settings, card, ref, models)
-        for card in engines
+        _asked_in(settings.api, card, _cell(settings, card, profile, ref, models))
+        for card, profile in engines
         for ref in (settings.model or (_default_model(settings, card),))
     ]
     if all(cell.skip for cell in cells):
@@ -97,13 +122,67 @@ def _without_credentials(url: str) -> str:
     return url.rpartition("@")[2]
 
 
-def _engines(settings: Settings, cards: Mapping[str, EngineCard]) -> list[EngineCard]:
-    for name in settings.engine:
-        if name not in cards:
-            raise UserError(f"--kitt-engine: {name!r} is unknown; {nearest(name, cards)}")
+def _engines(settings: Settings, cards: Mapping[str, EngineCard]) -> list[tuple[EngineCard, str]]:
+    """The engines that were asked for, each with its profile, if any was."""
+    for name in dict(settings.image):
+        if name not in (EVERY_ENGINE, *cards):
+            raise UserError(f"--kitt-image: engine {name!r} is unknown; {nearest(name, cards)}")
+    asked = [_engine(word, cards) for word in settings.engine]
+    if settings.url or settings.compose:
+        profiled = next((word for word, (_, profile) in zip(settings.engine, asked, strict=True) if profile), "")
+        if profiled:
+            whose = "--kitt-url: a running server" if settings.url else "--kitt-compose: a service of a file"
+            raise UserError(f"{whose} takes no profile; say --kitt-engine={_name(profiled)}")
+        return [(cards[_given_engine(settings)], "")]
+    return asked or [(cards[DEFAULT_ENGINE], "")]
+
+
+def _engine(word: str, cards: Mapping[str, EngineCard]) -> tuple[EngineCard, str]:
+    """What ENGINE or ENGINE:PROFILE names."""
+    name, colon, profile = word.partition(":")
+    if name not in cards:
+        raise UserError(f"--kitt-engine: {name!r} is unknown; {nearest(name, cards)}")
+    card = cards[name]
+    if colon and profile not in card.profiles:
+        raise UserError(f"--kitt-engine: engine {name} has no profile {profile!r}; {nearest(profile, card.profiles)}")
+    return card, profile
+
+
+def _name(word: str) -> str:
+    """The engine of ENGINE:PROFILE."""
+    return word.partition(":")[0]
+
+
+def _check_compose(settings: Settings) -> None:
+    """UserError for what does not go with a compose file, and for what goes with nothing else."""
+    if not settings.compose:
+        if settings.service:
+            raise UserError(f"--kitt-service={settings.service} is one of a compose file: add --kitt-compose=FILE")
+        if settings.runtime == "compose":
+            raise UserError("--kitt-runtime=compose needs --kitt-compose=FILE, and --kitt-service=NAME")
+        return
     if settings.url:
-        return [cards[_endpoint_engine(settings)]]
-    return [cards[name] for name in settings.engine or (DEFAULT_ENGINE,)]
+        raise UserError("--kitt-compose starts a service and --kitt-url measures what already runs: drop one of them")
+    if settings.runtime not in ("", "compose"):
+        raise UserError(f"--kitt-compose says how the engine is run: drop --kitt-runtime={settings.runtime}")
+    if len(settings.model) > 1:
+        raise UserError(f"--kitt-compose: name one model of the service at a time, not {len(settings.model)}")
+    for option, value in (
+        ("--kitt-engine-arg", settings.engine_arg),
+        ("--kitt-engine-config", settings.engine_config),
+        ("--kitt-image", settings.image),
+    ):
+        if value:
+            raise UserError(f"--kitt-compose: image and arguments of the engine stand in the file; drop {option}")
+
+
+def _given_engine(settings: Settings) -> str:
+    """The engine that a server or a service is: one, or the generic card."""
+    if settings.compose:
+        if len(settings.engine) > 1:
+            raise UserError(f"--kitt-compose is one service: name one engine, not {', '.join(settings.engine)}")
+        return _name(settings.engine[0]) if settings.engine else GENERIC_ENGINE
+    return _endpoint_engine(settings)
 
 
 def _endpoint_engine(settings: Settings) -> str:
@@ -113,7 +192,7 @@ def _endpoint_engine(settings: Settings) -> str:
         raise UserError(f"--kitt-url is one server: name one engine, not {', '.join(settings.engine)}")
     if settings.engine_arg or settings.engine_config:
         raise UserError("--kitt-url: a running server takes no engine arguments; drop --kitt-engine-arg and -config")
-    return settings.engine[0] if settings.engine else "openai"
+    return _name(settings.engine[0]) if settings.engine else GENERIC_ENGINE
 
 
 def _need_files(engines: list[EngineCard]) -> bool:
@@ -121,7 +200,7 @@ def _need_files(engines: list[EngineCard]) -> bool:
 
 
 def _default_model(settings: Settings, card: EngineCard) -> str:
-    if settings.url:
+    if settings.url or settings.compose:
         return UNRESOLVED_MODEL
     if not card.default_model:
         _runtime(settings, card)
@@ -129,29 +208,52 @@ def _default_model(settings: Settings, card: EngineCard) -> str:
     return card.default_model
 
 
-def _cell(settings: Settings, card: EngineCard, ref: str, models: Mapping[str, ModelRef]) -> Cell:
+def _cell(settings: Settings, card: EngineCard, profile: str, ref: str, models: Mapping[str, ModelRef]) -> Cell:
     runtime = _runtime(settings, card)
     if runtime == "endpoint":
         return Cell(card.name, reference.served(ref), runtime, url=base_url(settings.url), synthetic=card.synthetic)
-    overrides = _overrides(settings, card)
-    if not card.formats:
-        return Cell(card.name, reference.served(ref), runtime, overrides, synthetic=card.synthetic)
-    model = models.get(ref) or reference.resolve(ref)
-    return Cell(card.name, model, runtime, overrides, synthetic=card.synthetic, skip=_misfit(card, model))
+    if runtime == "compose":
+        cell = Cell(card.name, _served_by(composefile.chosen(settings), ref), runtime, synthetic=card.synthetic)
+        return _with_gpus(cell, settings, card)
+    overrides = _overrides(settings, card, runtime)
+    model = (models.get(ref) or reference.resolve(ref)) if card.formats else reference.served(ref)
+    skip = _misfit(card, model, forced=settings.force) if card.formats else ""
+    cell = Cell(card.name, model, runtime, overrides, synthetic=card.synthetic, skip=skip, profile=profile)
+    return _with_gpus(cell, settings, card)
 
 
-def _misfit(card: EngineCard, model: ModelRef) -> str:
-    loads = " or ".join(card.formats)
-    if model.format and model.format not in card.formats:
-        return f"{card.name} loads {loads} and {model.ref} is {model.format}"
-    if not model.path:
-        return f"{card.name} loads {loads} files from this machine, and {model.ref!r} is none: give a path"
-    return ""
+def _served_by(service: composefile.Service, ref: str) -> ModelRef:
+    """The model of a service: the one named, else whatever it serves, which is known by what the file says of it."""
+    if ref != UNRESOLVED_MODEL:
+        return reference.served(ref)
+    return dataclasses.replace(reference.served(service.name), ref=f"{service.name}@{service.digest}")
+
+
+def _asked_in(api: str, card: EngineCard, cell: Cell) -> Cell:
+    """The cell, with a reason to skip it when its engine does not speak the API that is to be loaded."""
+    lacking = card.lacks_dialect(api)
+    return dataclasses.replace(cell, skip=f"--kitt-api: {lacking}") if lacking and not cell.skip else cell
+
+
+def _with_gpus(cell: Cell, settings: Settings, card: EngineCard) -> Cell:
+    """With as many GPUs as its card says, or as the last pattern says that fits ``engine-model``."""
+    name = cell.label
+    asked = [number for pattern, number in settings.cell_gpus if fnmatch.fnmatchcase(name, pattern)]
+    return dataclasses.replace(cell, gpus=asked[-1] if asked else card.gpus)
+
+
+def _misfit(card: EngineCard, model: ModelRef, *, forced: bool) -> str:
+    """Why an engine cannot load a model, as far as that is known; of one on the hub little is, before it is here."""
+    if forced or not model.formats or set(model.formats) & set(card.formats):
+        return ""
+    return f"{card.name} loads {' or '.join(card.formats)} and {model.ref} is {model.format}"
 
 
 def _runtime(settings: Settings, card: EngineCard) -> str:
     if settings.url:
         return "endpoint"
+    if settings.compose:
+        return "compose"
     if settings.runtime == "endpoint":
         raise UserError("--kitt-runtime=endpoint needs --kitt-url=http://HOST:PORT")
     if settings.runtime and settings.runtime not in card.runtime_names:
@@ -161,13 +263,21 @@ def _runtime(settings: Settings, card: EngineCard) -> str:
         )
     if not card.runtimes:
         raise UserError(f"engine {card.name} is measured where it already runs: add --kitt-url=http://HOST:PORT")
-    return settings.runtime or card.runtime_names[0]
+    # nothing named is to work anywhere: no Docker, no download
+    plain = DEFAULT_RUNTIME if not settings.engine and DEFAULT_RUNTIME in card.runtimes else card.runtime_names[0]
+    return settings.runtime or plain
 
 
-def _overrides(settings: Settings, card: EngineCard) -> tuple[tuple[str, str], ...]:
+def _overrides(settings: Settings, card: EngineCard, runtime: str) -> tuple[tuple[str, str], ...]:
     asked = {**_config_arguments(settings, card), **_scoped(dict(settings.engine_arg), settings, card)}
-    for key in asked:
-        if key not in card.arguments and not key.startswith("-"):
+    for key, value in asked.items():
+        if key in card.arguments:
+            if (only := card.arguments[key].runtimes) and runtime not in only:
+                raise UserError(
+                    f"--kitt-engine-arg: engine {card.name} takes {key!r} as {' or '.join(only)}, not as {runtime}"
+                )
+            _check_value(f"--kitt-engine-arg: engine {card.name}: {key}", value, card.arguments[key])
+        elif not key.startswith("-"):
             known = nearest(key, card.arguments)
             raise UserError(
                 f"--kitt-engine-arg: engine {card.name} has no argument {key!r}; {known}, or a --flag of its own"
@@ -175,17 +285,31 @@ def _overrides(settings: Settings, card: EngineCard) -> tuple[tuple[str, str], .
     return tuple(sorted(asked.items()))
 
 
+def _check_value(where: str, value: str, argument: ArgumentCard) -> None:
+    if argument.possible and value not in argument.possible:
+        raise UserError(f"{where}: {value!r} is not possible; {nearest(value, argument.possible)}")
+    if argument.pattern is not None and argument.pattern.fullmatch(value) is None:
+        raise UserError(f"{where}: {value!r} is not possible; expected: {argument.help}")
+
+
 def _config_arguments(settings: Settings, card: EngineCard) -> dict[str, str]:
     if not settings.engine_config:
         return {}
     flat: dict[str, str] = {}
-    for key, value in read_yaml(Path(settings.engine_config).expanduser()).items():
+    for key, value in _read_config(settings.engine_config).items():
         inner = value if isinstance(value, dict) else {None: value}
         for name, text in inner.items():
             if isinstance(text, dict | list) or text is None:
-                raise UserError(f"{settings.engine_config}: {key}: expected a number or a text")
+                raise UserError(f"--kitt-engine-config: {settings.engine_config}: {key}: expected a number or a text")
             flat[f"{key}.{name}" if name else str(key)] = str(text)
     return _scoped(flat, settings, card)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        return read_yaml(Path(path).expanduser())
+    except UserError as error:
+        raise UserError(f"--kitt-engine-config: {error}") from error
 
 
 def _scoped(arguments: Mapping[str, str], settings: Settings, card: EngineCard) -> dict[str, str]:
@@ -197,13 +321,13 @@ def _scoped(arguments: Mapping[str, str], settings: Settings, card: EngineCard) 
             mine.setdefault(key, value)
         elif engine == card.name:
             mine[name] = value
-        elif engine not in (settings.engine or (DEFAULT_ENGINE,)):
+        elif engine not in (*map(_name, settings.engine), *(() if settings.engine else (DEFAULT_ENGINE,))):
             raise UserError(f"engine argument {key!r}: {engine!r} is not among the engines of this run")
     return mine
 
 
 def _with_ids(cells: list[Cell]) -> tuple[Cell, ...]:
-    plain = [f"{cell.engine}-{cell.model.name}" for cell in cells]
+    plain = [cell.label for cell in cells]
     count = Counter(plain)
     named = [
         dataclasses.replace(cell, id=name if count[name] == 1 else f"{name}-{cell.key[:6]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from pytest_kitt.errors import UserError
 from pytest_kitt.settings import OPTIONS, Option, Settings, read_config_file, resolve
 
 _GROUP = "kitt"
+_WORKERS, _NO_XDIST = ("-n", "--numprocesses"), "kitt_no_xdist"
 _SELECTING = ("engine", "model", "url", "runtime")
 
 
@@ -20,16 +22,18 @@ def add(parser: pytest.Parser) -> None:
     """Declares every option and its ini twin."""
     group = parser.getgroup(_GROUP, "benchmarks of LLM inference engines")
     for option in OPTIONS:
-        group.addoption(
-            option.flag,
-            dest=option.ini,
-            action="append" if option.repeats else "store",
-            default=None,
-            metavar=option.metavar,
-            help=_help(option),
-        )
+        group.addoption(option.flag, dest=option.ini, default=None, help=_help(option), **_form(option))
         kind: Literal["linelist", "string"] = "linelist" if option.repeats else "string"
         parser.addini(option.ini, option.help, type=kind, default=None)
+    if importlib.util.find_spec("xdist") is None:
+        # lower-case letters are kept for pytest and its own plugins, of which pytest-xdist is one
+        group._addoption(*_WORKERS, dest=_NO_XDIST, metavar="N", help="needs pytest-xdist, which is not installed")  # noqa: SLF001
+
+
+def require_xdist(config: pytest.Config) -> None:
+    """UsageError when workers are asked for, and pytest-xdist is absent: pytest would only not know the option."""
+    if config.getoption(_NO_XDIST, default=None) is not None:
+        raise pytest.UsageError("-n needs pytest-xdist: pip install 'pytest-kitt[xdist]'")
 
 
 @contextlib.contextmanager
@@ -60,6 +64,15 @@ def read(config: pytest.Config) -> Settings:
 def names_a_target(settings: Settings) -> bool:
     """Whether the command line or the environment says what to measure, but perhaps not with which tests."""
     return any(settings.origins.get(name) in ("cli", "env") for name in _SELECTING)
+
+
+def _form(option: Option) -> dict[str, Any]:
+    """How argparse reads it: a switch has no value."""
+    if option.switch:
+        return {"action": "store_const", "const": "true"}
+    if option.alone:
+        return {"nargs": "?", "const": option.alone, "metavar": option.metavar}
+    return {"action": "append" if option.repeats else "store", "metavar": option.metavar}
 
 
 def _ini(config: pytest.Config, option: Option) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,10 @@ DEFAULT_SUITE = "quick"
 
 
 class SuiteCard(BaseModel):
-    """One suite: a list of benchmark names, and the folder whose ``suites.yaml`` says so."""
+    """One suite: a list of benchmarks, and the folder whose ``suites.yaml`` says so.
+
+    Each is named as a whole (``throughput``) or by one variant (``throughput[c8]``), as the table of results does.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
@@ -66,15 +69,24 @@ class Selection:
 
     def known(self) -> bool:
         """Whether every single benchmark that was named is in some suite."""
-        listed = {benchmark for suite in self.suites.values() for benchmark in suite.benchmarks}
-        return bool(self.benchmarks) and self.benchmarks <= listed
+        listed = {whole(benchmark) for suite in self.suites.values() for benchmark in suite.benchmarks}
+        return bool(self.benchmarks) and {whole(benchmark) for benchmark in self.benchmarks} <= listed
 
-    def keeps(self, path: Path, benchmark: str | None) -> bool:
-        """Whether an item is to run; ``benchmark`` is None for an item that is none."""
-        if self.benchmarks and benchmark not in self.benchmarks:
+    def require(self, known: Collection[str]) -> None:
+        """UserError for a benchmark, or a variant of one, that was named and is not among those that were found."""
+        for name in sorted(self.benchmarks.difference(known)):
+            raise UserError(f"--kitt-benchmark: {name!r} is unknown; {nearest(name, known)}")
+        for suite in (self.suites[name] for name in self.names):
+            for name in sorted(set(suite.benchmarks).difference(known)):
+                where = f"{suite.folder / 'suites.yaml'}: suite {suite.name!r}"
+                raise UserError(f"{where}: there is no benchmark {name!r}; {nearest(name, known)}")
+
+    def keeps(self, path: Path, names: Collection[str]) -> bool:
+        """Whether an item is to run; ``names`` are its benchmark's and its variant's, none for an item that is none."""
+        if self.benchmarks and self.benchmarks.isdisjoint(names):
             return False
         if self.names and any(path.is_relative_to(root) for root in self.roots):
-            return benchmark in self.in_suites
+            return not self.in_suites.isdisjoint(names)
         return True
 
 
@@ -92,6 +104,11 @@ def select(config: pytest.Config, settings: Settings) -> Selection:
         mine = config.args if keep_args else []
         config.args = [*mine, *(root for root in roots if root not in mine)]
     return selection
+
+
+def whole(benchmark: str) -> str:
+    """The benchmark that a variant is of."""
+    return benchmark.partition("[")[0]
 
 
 def _suite(folder: Path, name: str, content: object) -> SuiteCard:

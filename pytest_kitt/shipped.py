@@ -15,6 +15,7 @@ ENGINES = ROOT / "engines"
 SUITES = ROOT / "suites"
 DATASETS = ROOT / "datasets"
 REPORTS = ROOT / "reports"
+SCHEMAS = REPORTS / "schemas"
 
 TINY_MODEL = DATASETS / "tiny" / "tiny.gguf"
 TINY_QUESTIONS = DATASETS / "tiny" / "questions.jsonl"

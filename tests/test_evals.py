@@ -10,8 +10,7 @@ import pytest
 from pytest_kitt.errors import Inconclusive, InvalidMeasurement, UserError
 from pytest_kitt.evals import exact_match, questions
 from pytest_kitt.evals.questions import Question
-from pytest_kitt.measure.results import Measurement, Result
-from pytest_kitt.report.terminal import _merged_share, scaled, table
+from pytest_kitt.report.terminal import scaled, table
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_a_missing_answer_is_wrong() -> None:
     """Dropped questions lower the accuracy."""
     found = exact_match.score(asked(4), {0: "yes", 1: " Yes.", 2: "no"})
     assert (found.accuracy, found.empty_share, found.n) == (0.5, 0.25, 4)
-    rows = [json.loads(line) for line in found.to_jsonl().splitlines()]
+    rows = [json.loads(line) for line in exact_match.to_jsonl(found.scored).splitlines()]
     assert [row["correct"] for row in rows] == [True, True, False, False]
     assert rows[3]["response"] is None
 
@@ -99,16 +98,3 @@ def test_tables_are_aligned() -> None:
     """Columns stand under each other."""
     assert table([["a", "bb"], ["ccc", "d"]]) == ["a    bb", "ccc   d"]
     assert table([["a", "bb"], ["ccc", "d"]], right=False) == ["a    bb", "ccc  d "]
-
-
-def test_merged_tokens_are_mentioned() -> None:
-    """Where reads brought several tokens at once, the table says so: ITL is coarser there than it looks."""
-
-    def result(merged: int) -> Result:
-        gaps = Measurement("itl_ms", "p50", 0.0, "ms", "lower", 1000)
-        return Result(
-            "n", None, "b", "1", "c", "passed", "", {"client": {"merged_reads": merged}}, (gaps,), (), "", 0.0
-        )
-
-    assert _merged_share(result(9)) == 0
-    assert _merged_share(result(370)) == 0.37

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pytest_kitt import cards, shipped
 from pytest_kitt.errors import UserError
 from pytest_kitt.matrix import Cell, base_url, build
 from pytest_kitt.settings import Settings
+from tests.made_models import gguf, put, safetensors
 
 
 def cells(**settings: Any) -> tuple[Cell, ...]:
@@ -23,10 +26,7 @@ def cells(**settings: Any) -> tuple[Cell, ...]:
 @pytest.fixture
 def weights(tmp_path: Path) -> str:
     """A folder of safetensors."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"x" * 100)
-    return str(folder)
+    return str(put(tmp_path / "weights", {"config.json": {}, "model.safetensors": safetensors()}))
 
 
 def test_nothing_named_is_the_tiny_model_on_llama() -> None:
@@ -34,6 +34,15 @@ def test_nothing_named_is_the_tiny_model_on_llama() -> None:
     (cell,) = cells()
     assert (cell.id, cell.engine, cell.runtime) == ("llama_cpp-tiny", "llama_cpp", "embedded")
     assert cell.model.toy
+
+
+def test_an_engine_that_does_not_speak_the_api_is_skipped() -> None:
+    """With those that it speaks as the reason; alone it is refused."""
+    found = {c.engine: c.skip for c in cells(engine=("simulated", "tgi"), model=("org/m",), api="tgi")}
+    assert found["simulated"] == "--kitt-api: engine simulated does not speak 'tgi'; it speaks: chat, completions"
+    assert "does not speak" not in found["tgi"]
+    with pytest.raises(UserError, match="engine simulated does not speak 'llama-cpp'"):
+        cells(engine=("simulated",), api="llama-cpp")
 
 
 def test_keys_are_stable() -> None:
@@ -62,6 +71,33 @@ def test_impossible_pairs_are_skips_in_a_matrix(weights: str) -> None:
     assert not found["simulated"].skip
 
 
+def test_a_model_of_the_hub_is_planned_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key is its name, in any spelling, and stays when its files are here; nothing is asked or imported."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    spelt = ("org/m", "hf:org/m", "hf:org/m@main")
+    keys = {cells(model=(ref,))[0].key for ref in spelt}
+    assert len(keys) == 1
+    (cell,) = cells(model=("hf:org/m-GGUF@v2:Q4_K_M",))
+    assert (cell.id, cell.model.ref, cell.model.format) == ("llama_cpp-m-GGUF-Q4_K_M", "org/m-GGUF@v2:Q4_K_M", "gguf")
+    assert not cell.skip
+    assert dataclasses.replace(cell, model=dataclasses.replace(cell.model, digest="1", path="/m")).key == cell.key
+
+
+def test_a_list_of_models(tmp_path: Path) -> None:
+    """One reference a line; paths begin at the list; what is named twice is there once."""
+    put(tmp_path, {"a.gguf": gguf(), "list.txt": b"# mine\ntiny\n\n  a.gguf\norg/m\nhf:org/m\nhf:org/m-GGUF:Q8_0\n"})
+    found = cells(model=(f"@{tmp_path}/list.txt", "tiny"))
+    assert [cell.model.name for cell in found] == ["tiny", "a", "m", "m-GGUF-Q8_0"]
+    put(tmp_path, {"deep.txt": b"tiny\n@list.txt\n", "none.txt": b"# none\n", "bytes.txt": b"\xff"})
+    for name, sentence in (
+        ("deep", "'@list.txt' is a list in a list; name its models here instead"),
+        ("none", "names no model; write one reference a line"),
+        ("bytes", "cannot be read: it is no text in UTF-8"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            cells(model=(f"@{tmp_path}/{name}.txt",))
+
+
 def test_ids_are_unique_and_plain() -> None:
     """Only harmless characters; models of one short name are told apart."""
     found = cells(engine=("simulated",), model=("a/b c", "x y=[z]", "a-b-c"))
@@ -71,14 +107,29 @@ def test_ids_are_unique_and_plain() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": ("vlm",)}, "--kitt-engine: 'vlm' is unknown; did you mean 'vllm'"),
-    ({"engine": ("vllm",)}, "measured where it already runs: add --kitt-url"),
-    ({"engine": ("simulated",), "runtime": "embedded"}, "cannot run as embedded; it can as: process, endpoint"),
+    ({"engine": ("openai",)}, "measured where it already runs: add --kitt-url"),
+    ({"engine": ("vllm",)}, "engine vllm needs a model: --kitt-model=PATH"),
+    ({"engine": ("vllm:fats",)}, "engine vllm has no profile 'fats'; known: latency, quick, throughput"),
+    ({"engine": ("vllm:latency",), "url": "http://h"}, "a running server takes no profile; say --kitt-engine=vllm"),
+    (
+        {"engine": ("llama_cpp",), "runtime": "embedded", "engine_arg": (("gpu_layers", "1"),)},
+        "takes 'gpu_layers' as container or process, not as embedded",
+    ),
+    (
+        {"engine": ("simulated",), "runtime": "embedded"},
+        "cannot run as embedded; it can as: process, compose, endpoint",
+    ),
     ({"runtime": "endpoint"}, "needs --kitt-url"),
     ({"url": "http://h", "runtime": "process"}, "drop --kitt-runtime=process"),
     ({"url": "http://h", "engine": ("openai", "vllm")}, "name one engine, not openai, vllm"),
     ({"url": "http://h", "engine_arg": (("a", "1"),)}, "takes no engine arguments"),
     ({"model": ("nothere.gguf",)}, "there is no such file or folder"),
-    ({"model": ("org/model",)}, "loads gguf files from this machine, and 'org/model' is none"),
+    ({"model": ("ollama:llama3.2:1b",)}, "llama_cpp loads gguf and llama3.2:1b is ollama"),
+    ({"model": ("@no.txt",)}, "model list no.txt cannot be read: No such file or directory; check the path"),
+    ({"model": ("hf:gpt2",)}, "model 'hf:gpt2': this is no model of the hub; expected hf:OWNER/NAME"),
+    ({"engine_arg": (("context", "abc"),)}, "llama_cpp: context: 'abc' is not possible; expected: .* a whole number"),
+    ({"engine_arg": (("parallel", "0"),)}, "llama_cpp: parallel: '0' is not possible; expected: .* of at least 1"),
+    ({"engine_arg": (("parallel", "-3"),)}, "llama_cpp: parallel: '-3' is not possible; expected: .* of at least 1"),
     ({"engine_arg": (("contxt", "1"),)}, "no argument 'contxt'; did you mean 'context'"),
     ({"engine_arg": (("simulated.seed", "1"),)}, "'simulated' is not among the engines"),
 ]
@@ -141,6 +192,10 @@ CARDS = [
     ("name: y\ndescription: d", "the card's name is 'y'; name the file y.yaml"),
     ("name: [\n", "x.yaml:2: not valid YAML"),
     ("- a", "expected a mapping, found list"),
+    (
+        "name: x\ndescription: d\narguments: {a: {flag: --a, help: h, pattern: '('}}",
+        r"key 'arguments.a.pattern': Input should be a valid regular expression",
+    ),
 ]
 
 

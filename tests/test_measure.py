@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pytest_kitt.errors import InvalidMeasurement
+from pytest_kitt.load.certificate import certify
 from pytest_kitt.load.result import LoadResult
-from pytest_kitt.load.spec import Ending
-from pytest_kitt.measure.records import CountedBy, Failure, Phase, Request, RequestTable, join
+from pytest_kitt.load.spec import Closed, Ending
+from pytest_kitt.measure.records import CountedBy, Failure, Phase, Records, Request, RequestTable
 from pytest_kitt.measure.stats import Distribution, Statistic, percentile, wilson
 
 MS = 1_000_000
-ENDING = Ending("kernel", 1.0, 0.1, 1, 0, 0, 0.0, {"HTTP_STATUS 500": "boom"}, "")
+ENDING = Ending("kernel", 1.0, 0.1, 1, 0, 0, 0, 10, 0, 0.0, 0, [], {"HTTP_STATUS 500": "boom"}, "")
 
 
 def request(index: int, send_ms: float, events_ms: Sequence[float], **changes: int) -> Request:
@@ -37,21 +38,22 @@ def result(*requests: Request) -> LoadResult:
     table = RequestTable()
     for r in requests:
         table.append(r)
-    return LoadResult(table, ENDING, {})
+    records = Records([table.to_bytes()])
+    return LoadResult(records, ENDING, certify(records, Closed(1), [ENDING], held=True), {})
 
 
 def test_the_times_of_one_request() -> None:
     """Each formula of the table on scripted times: send 100, reasoning at 150, answer at 160, 170, 190; 8 tokens."""
     load = result(request(0, 100, [150, 160, 170, 190], osl=8, answer_event=1, connect_ns=2 * MS, length_finish=1))
-    assert load.ttft_ms.values == [50]
-    assert load.ttfo_ms.values == [60]
-    assert load.itl_ms.values == [10, 10, 20]
-    assert load.tpot_ms.values == [pytest.approx(40 / 7)]
-    assert load.e2e_ms.values == [90]
-    assert load.ntpot_ms.values == [90 / 8]
-    assert load.e2e_from_schedule_ms.values == [91]
-    assert load.connect_ms.values == [2]
-    assert (load.isl.values, load.osl.values) == ([10], [8])
+    assert list(load.ttft_ms.values) == [50]
+    assert list(load.ttfo_ms.values) == [60]
+    assert list(load.itl_ms.values) == [10, 10, 20]
+    assert list(load.tpot_ms.values) == [pytest.approx(40 / 7)]
+    assert list(load.e2e_ms.values) == [90]
+    assert list(load.ntpot_ms.values) == [90 / 8]
+    assert list(load.e2e_from_schedule_ms.values) == [91]
+    assert list(load.connect_ms.values) == [2]
+    assert (list(load.isl.values), list(load.osl.values)) == ([10], [8])
     assert float(load.output_tps) == pytest.approx(8 / 0.090)
     assert float(load.request_rps) == pytest.approx(1 / 0.090)
     assert float(load.length_finish_share) == 1
@@ -72,6 +74,17 @@ def test_the_window_counts_what_was_produced_in_it() -> None:
     assert (load.n, load.failed, load.failures) == (2, 1, {"CLOSED": 1})
     assert float(load.requests_failed) == 1
     assert sorted(load.ttft_ms.values) == [40, 50]
+
+
+def test_what_the_end_of_a_load_cancelled_did_not_fail() -> None:
+    """It is neither good nor failed, in no count and in no reason."""
+    load = result(
+        request(0, 0, [50, 90]),
+        request(1, 10, [60], failure=Failure.CANCELLED),
+        request(2, 20, [], failure=Failure.TIMEOUT),
+    )
+    assert (load.n, load.failed, load.failures) == (1, 1, {"TIMEOUT": 1})
+    assert float(load.requests_failed) == 1
 
 
 def test_single_tokens_have_no_gaps() -> None:
@@ -95,7 +108,7 @@ def test_no_data_is_invalid() -> None:
 
 def test_unknown_metrics() -> None:
     """A typo is an AttributeError that says where the names are."""
-    with pytest.raises(AttributeError, match=r"no metric 'ttft'; docs/terms.md"):
+    with pytest.raises(AttributeError, match=r"no metric 'ttft'; did you mean 'ttft_ms'"):
         _ = result().ttft
 
 
@@ -112,7 +125,9 @@ def test_a_percentile_needs_samples_to_be_reported(stat: str, n: int) -> None:
     enough, short = (Distribution("x_ms", list(range(size))) for size in (n, n - 1))
     assert stat in enough.summary()
     assert stat not in short.summary()
-    with pytest.raises(InvalidMeasurement, match=rf"x_ms\.{stat} needs {n} samples and there are {n - 1}"):
+    with pytest.raises(
+        InvalidMeasurement, match=rf"x_ms\.{stat} needs {n} samples, {5 * n} to be compared with, and there are {n - 1}"
+    ):
         short.percentile(stat)
 
 
@@ -143,6 +158,16 @@ def test_statistics_show_what_they_rest_on() -> None:
     assert Statistic(2.0, name="y", n=1) > 1
 
 
+def test_the_share_above_a_limit() -> None:
+    """Values at the limit are not above it, and each counts as often as it occurred."""
+    one_each = Distribution("x_ms", [1.0, 2.0, 2.0, 6.0])
+    counted = Distribution("x_ms", [1.0, 2.0, 6.0], [1, 2, 1])
+    for found in (one_each, counted):
+        assert [found.share_above(limit) for limit in (0, 1, 2, 5, 6)] == [1, 0.75, 0.25, 0.25, 0]
+    with pytest.raises(InvalidMeasurement, match="needs 1 samples and there are 0"):
+        Distribution("x_ms", []).share_above(1)
+
+
 # Wilson's interval at 95 %, as in Agresti and Coull's tables
 @pytest.mark.parametrize(
     "k, n, low, high", [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (39, 50, 0.6476, 0.8725)]
@@ -157,7 +182,7 @@ def test_blocks_come_back_as_they_went() -> None:
     table = RequestTable()
     table.append(request(0, 1, [2, 3]), text="ü\n")
     table.append(request(1, 1, []))
-    other = join([table.to_bytes(), table.to_bytes()])
+    other = Records([table.to_bytes(), table.to_bytes()])
     assert len(other) == 4
     assert list(other.rows())[:2] == list(RequestTable.from_bytes(table.to_bytes()).rows())
     assert [list(r.event_ns) for r in other.rows()] == [[2 * MS, 3 * MS], [], [2 * MS, 3 * MS], []]

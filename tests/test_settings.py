@@ -38,6 +38,12 @@ def test_defaults_have_no_origin() -> None:
     assert shown(made()) == []
 
 
+def test_no_limit_is_a_limit_of_nothing() -> None:
+    """An item's limit can be switched off again, say in an environment that sets one."""
+    assert made(cli={"item_timeout": "0"}, env={"KITT_ITEM_TIMEOUT": "60"}).item_timeout == 0
+    assert made(env={"KITT_ITEM_TIMEOUT": "60"}).item_timeout == 60
+
+
 def test_lists_are_repeatable_and_comma_separated() -> None:
     """Names are split, in order, without repeats; in the environment one value a line."""
     assert made(cli={"engine": ["a,b", "c", "a"]}).engine == ("a", "b", "c")
@@ -50,11 +56,20 @@ BAD: list[tuple[dict[str, dict[str, Any]], str]] = [
     ({"cli": {"seed": "x"}}, "--kitt-seed: 'x' is not a number"),
     ({"env": {"KITT_START_TIMEOUT": "-1"}}, "environment variable KITT_START_TIMEOUT: '-1' is not a positive"),
     ({"env": {"KITT_START_TIMEOUT": "nan"}}, "is not a positive"),
+    ({"cli": {"restart": "101"}}, "--kitt-restart: 101 is not between 0 and 100"),
+    ({"cli": {"item_timeout": "-1"}}, "--kitt-item-timeout: '-1' is not a positive number of seconds"),
     ({"ini": {"api": "chatt"}}, "ini key kitt_api: 'chatt' is unknown; did you mean 'chat'?"),
     ({"file": {"runtime": "docker"}}, "key runtime of .*config.yaml: 'docker' is unknown"),
-    ({"cli": {"engine_arg": ["novalue"]}}, "'novalue' is not KEY=VALUE"),
+    ({"cli": {"engine_arg": ["novalue"]}}, "'novalue' is not KEY=VALUE$"),
+    ({"cli": {"engine_arg": ["--f"]}}, "'--f' is not KEY=VALUE; a flag without a value is passed as '--f='$"),
     ({"cli": {"header": ["X: a\r\nY: b"]}}, "a header is 'Name: value' on one line"),
     ({"cli": {"header": ["secret-without-colon"]}}, "a header is 'Name: value' on one line"),
+    (
+        {"env": {"KITT_DRY_RUN": "maybe"}},
+        "variable KITT_DRY_RUN: 'maybe' is neither yes nor no; say 1, true",
+    ),
+    ({"ini": {"keep_engine": "2"}}, "ini key kitt_keep_engine: '2' is neither yes nor no"),
+    ({"file": {"dry_run": [True, "x"]}}, "key dry_run of .*config.yaml: 'x' is neither yes nor no"),
 ]
 
 
@@ -66,11 +81,30 @@ def test_bad_values_name_their_place(places: dict[str, dict[str, Any]], sentence
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "places, dry",
+    [
+        ({"cli": {"dry_run": "true"}, "env": {"KITT_DRY_RUN": "0"}}, True),
+        ({"env": {"KITT_DRY_RUN": "1"}}, True),
+        ({"env": {"KITT_DRY_RUN": "On"}}, True),
+        ({"env": {"KITT_DRY_RUN": "off"}, "ini": {"dry_run": "true"}}, False),
+        ({"env": {"KITT_DRY_RUN": " "}, "ini": {"dry_run": "yes"}}, True),
+        ({"file": {"dry_run": True}}, True),
+        ({"file": {"dry_run": False}}, False),
+        ({}, False),
+    ],
+)
+def test_switches(places: dict[str, dict[str, Any]], dry: bool) -> None:
+    """A flag without a value is a word of yes or no elsewhere, and has the same precedence."""
+    assert made(**places).dry_run is dry
+
+
 def test_secrets_are_masked() -> None:
     """Headers are shown without their values, and a key not at all."""
     settings = made(cli={"header": ["X-Key: hush"]}, env={"KITT_API_KEY": "hush"})
     assert settings.api_key == "hush"
     assert shown(settings) == ["header=*** (cli)"]
+    assert shown(made(env={"KITT_DB": "postgresql://me:hush@host/x"})) == ["db=postgresql://me:***@host/x (env)"]
     assert "hush" not in repr(settings).replace("('X-Key', 'hush')", "")
 
 
@@ -81,7 +115,13 @@ def test_secrets_are_masked() -> None:
         (["--kitt-header=X: hush"], ["--kitt-header=***"]),
         (["-o", "kitt_header=X: hush"], ["-o", "kitt_header=***"]),
         (["-okitt_header=X: hush"], ["-okitt_header=***"]),
+        (["--kitt-db=postgresql://me:hush@host/x"], ["--kitt-db=postgresql://me:***@host/x"]),
+        (["--kitt-db", "postgresql://me:h@sh@host/x"], ["--kitt-db", "postgresql://me:***@host/x"]),
+        (["--kitt-url=http://host:80/a@b"], ["--kitt-url=http://host:80/a@b"]),
         (["--kitt-seed=3", "-k", "a=b"], ["--kitt-seed=3", "-k", "a=b"]),
+        (["--kitt-engine-arg=--api-key=h=ush"], ["--kitt-engine-arg=--api-key=***"]),
+        (["--kitt-engine-arg=max_tokens=5"], ["--kitt-engine-arg=max_tokens=5"]),
+        (["--kitt-api-key-file=key.txt", "t.py"], ["--kitt-api-key-file=key.txt", "t.py"]),
     ],
 )
 def test_the_stored_command_line_is_masked(argv: list[str], masked: list[str]) -> None:

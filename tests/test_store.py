@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -11,6 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +21,9 @@ import pytest
 import sqlalchemy as sa
 
 from pytest_kitt.errors import UserError
-from pytest_kitt.measure.results import Block, CellFacts, Measurement, Result, Run
+from pytest_kitt.measure.results import Block, CellFacts, Measurement, Outcome, Result, Run
 from pytest_kitt.store import reader, schema
-from pytest_kitt.store.database import opened
+from pytest_kitt.store.database import opened, read_only
 from pytest_kitt.store.writer import StoreWriter
 
 CELL = CellFacts("abcdef012345", "e-m", "e", "1.2", "process", {"name": "m"}, "chat", {"a": "1"}, ("x",), False, False)
@@ -34,31 +37,46 @@ def run_record(number: int = 1, *, synthetic: bool = False) -> Run:
     )
 
 
-def result_record(value: float = 31.25, *, blocks: int = 2) -> Result:
-    """A result with one metric and some samples."""
+BLOCKS = tuple(Block("jsonl", 1, bytes([n]) * 10) for n in range(2))
+
+
+def result_record(value: float = 31.25, *, key: str = "", outcome: Outcome = "passed", attempt: int = 1) -> Result:
+    """A result with one metric."""
     metric = Measurement("ttft_ms", "p99", value, "ms", "lower", 480, 30.0, 32.0, "bootstrap")
-    samples = tuple(Block("jsonl", 1, bytes([n]) * 10) for n in range(blocks))
-    params = {"concurrency": 8}
     at = "2026-01-01T00:00:01.000Z"
-    return Result("t.py::t", CELL, "latency", "1", "performance", "passed", "", params, (metric,), samples, at, 1.5)
+    facts = ("latency", "1", "performance", outcome, "", {"concurrency": 8}, (metric,), at, 1.5, attempt)
+    return Result("t.py::t", key, CELL, *facts)
+
+
+def add(writer: StoreWriter, result: Result) -> int:
+    """Writes a result with two blocks, as they come in a session; its id."""
+    result_id = writer.start_result(run_record().id, dataclasses.replace(result, outcome="error", metrics=()))
+    for seq, block in enumerate(BLOCKS):
+        writer.add_samples(result_id, seq, block)
+    return writer.finish_result(run_record().id, result, result_id)
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL cluster of the test's own on a free port; skips where it is not installed."""
+def postgres() -> Iterator[str]:
+    """A PostgreSQL cluster of the test's own on a free port; skips where it is not installed.
+
+    It lies beside pytest's own folders: another user has to reach it, and sessions that begin meanwhile close those.
+    """
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     pytest.importorskip("psycopg")
     if not binaries:
         pytest.skip("PostgreSQL is not installed")
-    data, bin_ = folder / "data", binaries[-1].parent
+    with tempfile.TemporaryDirectory(prefix="kitt-postgres-") as folder:
+        yield from _cluster(Path(folder), binaries[-1].parent)
+
+
+def _cluster(folder: Path, bin_: Path) -> Iterator[str]:
+    data = folder / "data"
     as_user: list[str] = []
     if os.getuid() == 0:
         if shutil.which("runuser") is None:
             pytest.skip("PostgreSQL does not run as root, and there is no runuser")
         folder.chmod(0o777)
-        for parent in folder.parents:
-            if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
         as_user = ["runuser", "-u", "postgres", "--"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -81,7 +99,7 @@ def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     if request.param == "sqlite":
         yield str(folder / "kitt.db")
         return
-    with postgres(folder) as url:
+    with postgres() as url:
         yield url
 
 
@@ -90,8 +108,8 @@ def test_what_is_written_is_read(db: str) -> None:
     with opened(db) as engine:
         writer = StoreWriter(engine)
         writer.start_run(run_record())
-        first = writer.add_result(run_record().id, result_record())
-        writer.add_result(run_record().id, result_record(40.5))
+        first = add(writer, result_record())
+        add(writer, result_record(40.5))
         writer.add_event(run_record().id, "restart", {"cell": "x"})
         with engine.connect() as connection:
             assert reader.list_runs(connection)[0]["status"] == "running"
@@ -105,7 +123,7 @@ def test_what_is_written_is_read(db: str) -> None:
     assert shown["results"][0]["cell"]["key"] == CELL.key
     assert shown["results"][0]["cell"]["id"] == "e-m"
     assert shown["results"][0]["samples"][1] == {"seq": 1, "codec": "jsonl", "n": 1, "bytes": 10}
-    assert blocks == list(result_record().samples)
+    assert blocks == list(BLOCKS)
     json.dumps(shown, allow_nan=False)
 
 
@@ -127,7 +145,7 @@ def test_deleting_a_run_deletes_all_that_hangs_on_it(db: str) -> None:
     with opened(db) as engine:
         writer = StoreWriter(engine)
         writer.start_run(run_record())
-        writer.add_result(run_record().id, result_record())
+        add(writer, result_record())
         writer.add_event(run_record().id, "x", {})
         with engine.begin() as connection:
             assert reader.delete_run(connection, "last") == run_record().id
@@ -172,14 +190,38 @@ def test_a_reference_must_be_clear(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_none_is_refused(tmp_path: Path, value: float) -> None:
-    """NaN never enters the store, and nothing of its result does."""
+    """NaN never enters the store: the item stays one that has not ended."""
     with opened(str(tmp_path / "kitt.db")) as engine:
         writer = StoreWriter(engine)
         writer.start_run(run_record())
         with pytest.raises(ValueError, match=r"ttft_ms\.p99"):
-            writer.add_result(run_record().id, result_record(value))
+            add(writer, result_record(value))
         with engine.connect() as connection:
-            assert reader.show_run(connection, "last")["results"] == []
+            (found,) = reader.show_run(connection, "last")["results"]
+    assert (found["outcome"], found["metrics"]) == ("error", [])
+
+
+OPEN = """
+import sys
+from pytest_kitt.store.database import opened
+sys.stdin.readline()
+with opened(sys.argv[1]):
+    pass
+"""
+
+
+def test_several_make_the_same_store_at_once(tmp_path: Path) -> None:
+    """Sessions that start together on a machine where there is no store yet."""
+    for turn in range(5):
+        command = [sys.executable, "-c", OPEN, str(tmp_path / f"{turn}.db")]
+        several = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+        time.sleep(0.5)
+        for process in several:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        errors = [process.communicate(timeout=60)[1].decode() for process in several]
+        assert [process.returncode for process in several] == [0] * 4, errors
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -196,6 +238,69 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_benchmark_cost_before(db: str) -> None:
+    """Only what passed counts, newest first, with the request records of all blocks."""
+    requests = tuple(Block("kitt-columns-1", n, b"x") for n in (20, 2))
+    passed = result_record()
+    at = "2026-01-01T00:00:{:02}.000Z".format
+    with opened(db) as engine:
+        writer = StoreWriter(engine)
+        writer.start_run(run_record())
+        for result in (
+            dataclasses.replace(passed, started_at=at(1), attempt=2),
+            dataclasses.replace(passed, started_at=at(3), duration_s=2.5, cell=None, params={}),
+            dataclasses.replace(passed, started_at=at(4), outcome="failed"),
+            dataclasses.replace(passed, started_at=at(5), version="2"),
+            dataclasses.replace(passed, started_at=at(6), benchmark="other"),
+        ):
+            result_id = writer.finish_result(run_record().id, result)
+            for seq, block in enumerate((*requests, *BLOCKS) if result.attempt == 2 else ()):
+                writer.add_samples(result_id, seq, block)
+        with engine.connect() as connection:
+            images = reader.measured_images(connection, run_record().id)
+            found = reader.passed_before(connection, "latency", "1")
+            first = reader.show_run(connection, "last")["results"][0]
+    assert found == [
+        reader.Past("", synthetic=False, toy=False, params={}, duration_s=2.5, requests=None),
+        reader.Past(CELL.key, synthetic=False, toy=False, params={"concurrency": 8}, duration_s=1.5, requests=22),
+    ]
+    assert first["attempt"] == 2
+    assert images == ({CELL.key: [CELL.image]} if CELL.image else {})
+
+
+def test_a_look_at_a_store_leaves_no_trace(tmp_path: Path) -> None:
+    """Nothing is made, changed or left beside it; what another process is writing is seen."""
+    path = tmp_path / "kitt.db"
+    with pytest.raises(UserError, match="there is no store at"), read_only(str(path)):
+        pass
+    assert not list(tmp_path.iterdir())
+    with opened(str(path)) as engine:
+        StoreWriter(engine).start_run(run_record())
+        with read_only(str(path)) as connection:
+            assert len(reader.list_runs(connection)) == 1
+    before = path.read_bytes()
+    with read_only(str(path)) as connection:
+        assert len(reader.list_runs(connection)) == 1
+        with pytest.raises(sa.exc.OperationalError, match="readonly"):
+            connection.execute(schema.runs.delete())
+    assert [file.name for file in tmp_path.iterdir()] == ["kitt.db"]
+    assert path.read_bytes() == before
+
+
+def test_a_store_that_cannot_be_looked_at_is_a_sentence(tmp_path: Path) -> None:
+    """It is on a server, no store, or of another version: said, and left as it is."""
+    with pytest.raises(UserError, match="is on a server") as caught, read_only("postgresql://me:hush@host/x"):
+        pass
+    assert "hush" not in str(caught.value)
+    (tmp_path / "other").write_text("not a database, " * 100)
+    with pytest.raises(UserError, match="cannot be read"), read_only(str(tmp_path / "other")):
+        pass
+    (tmp_path / "empty").touch()
+    with pytest.raises(UserError, match="version none of the schema"), read_only(str(tmp_path / "empty")):
+        pass
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
 def test_bad_locations() -> None:
     """A place that cannot be had is one sentence; a password never shows."""
     with pytest.raises(UserError, match="name another place"), opened("/proc/nothing/here.db"):
@@ -210,12 +315,12 @@ def test_bad_locations() -> None:
 WRITE = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from test_store import opened, StoreWriter, run_record, result_record
+from test_store import add, opened, StoreWriter, run_record, result_record
 with opened(sys.argv[1]) as engine:
     writer = StoreWriter(engine)
     writer.start_run(run_record())
     for n in range(10_000):
-        writer.add_result(run_record().id, result_record(float(n)))
+        add(writer, result_record(float(n)))
         print(n, flush=True)
 """
 

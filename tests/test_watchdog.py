@@ -54,6 +54,32 @@ def test_closing_ends_it(tmp_path: Path) -> None:
     assert _ends(pid)
 
 
+def test_what_it_is_told_to_spare_lives_on(tmp_path: Path) -> None:
+    """After an orderly end too, one cell's engine goes on, the others are killed, and the folder stays."""
+    mark, folder = uuid.uuid4().hex, tmp_path / "traces"
+    folder.mkdir()
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    kept, other = (subprocess.Popen(sleeper, env={**os.environ, MARK: f"{mark}.{cell}"}) for cell in ("one", "two"))
+    try:
+        with Watchdog(mark, folder) as dog:
+            dog.spare(f"{mark}.one")
+        assert other.wait(10) == -9
+        assert kept.poll() is None
+        assert folder.exists()
+    finally:
+        for process in (kept, other):
+            process.kill()
+            process.wait()
+
+
+def test_a_watchdog_that_was_killed_can_be_told_and_closed(tmp_path: Path) -> None:
+    """A session does not fail for it."""
+    with Watchdog(uuid.uuid4().hex, tmp_path / "none") as dog:
+        os.kill(dog.pid, 9)
+        dog._process.wait(10)
+        dog.spare("x")
+
+
 def test_only_marked_processes_are_found() -> None:
     """A longer mark that begins alike belongs to somebody else."""
     mark = uuid.uuid4().hex

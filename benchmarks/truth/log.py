@@ -17,6 +17,7 @@ class Served:
 
     Attributes:
         id: value of X-Request-Id.
+        serial: number of the request at this server, from 0; a response's id is ``cmpl-SERIAL...``.
         arrive_ns: when the kernel had received all of it.
         status: HTTP status.
         aborted: the client left early.
@@ -26,6 +27,7 @@ class Served:
     """
 
     id: str
+    serial: int
     arrive_ns: int
     status: int
     aborted: bool
@@ -38,7 +40,7 @@ def read(path: Path) -> list[Served]:
     data = path.read_bytes()
     found, offset = [], 0
     while offset + _HEAD.size <= len(data):
-        magic, n, _, _, _, arrive, _, status, flags, name, _ = _HEAD.unpack_from(data, offset)
+        magic, n, serial, _, _, arrive, _, status, flags, name, _ = _HEAD.unpack_from(data, offset)
         if magic != _MAGIC:
             raise ValueError(f"{path} is no log of the truth server")
         sent, due = array("Q"), array("Q")
@@ -46,5 +48,5 @@ def read(path: Path) -> list[Served]:
         sent.frombytes(data[start : start + 8 * n])
         due.frombytes(data[start + 8 * n : start + 16 * n])
         offset = start + 16 * n
-        found.append(Served(name.rstrip(b"\0").decode(), arrive, status, bool(flags & 1), sent, due))
+        found.append(Served(name.rstrip(b"\0").decode(), serial, arrive, status, bool(flags & 1), sent, due))
     return found

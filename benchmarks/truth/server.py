@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from benchmarks.compiled import binary
 
 _SOURCE = Path(__file__).with_name("sse_truth.c")
 _START_S = 10.0
@@ -38,7 +39,7 @@ def running(*options: str) -> Iterator[Truth]:
     """The server with some options; its log is complete when the block has ended or no request is active."""
     with tempfile.TemporaryDirectory(prefix="truth-") as folder:
         log, port = Path(folder) / "log", _free_port()
-        command = [str(_binary()), "--port", str(port), "--log", str(log), *options]
+        command = [str(binary(_SOURCE)), "--port", str(port), "--log", str(log), *options]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
@@ -48,16 +49,9 @@ def running(*options: str) -> Iterator[Truth]:
                 process.kill()
 
 
-def _binary() -> Path:
-    key = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:12]
-    binary = Path(tempfile.gettempdir()) / f"sse_truth-{key}"
-    if not binary.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            built = Path(folder) / "sse_truth"
-            subprocess.run(["gcc", "-O2", "-Wall", "-o", str(built), str(_SOURCE)], check=True)
-            shutil.copy(built, binary.with_suffix(".new"))
-            binary.with_suffix(".new").rename(binary)
-    return binary
+def help_text() -> str:
+    """What it says of its options and faults."""
+    return subprocess.run([str(binary(_SOURCE)), "--help"], check=True, capture_output=True, text=True).stdout
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,8 @@ question that got no answer counts as wrong: leaving it out would flatter a serv
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -86,20 +87,28 @@ class Evaluation:
         if low <= self.chance:
             raise Inconclusive(f"too few questions to tell from guessing: {evidence}")
 
-    def to_jsonl(self) -> bytes:
-        """One line a question: id, task, question, answer, response, correct."""
-        rows = (
-            {
-                "id": s.question.id,
-                "task": s.question.task,
-                "question": s.question.question,
-                "answer": s.question.answer,
-                "response": None if s.response is None else s.response[:_MAX_RESPONSE_CHARS],
-                "correct": s.correct,
-            }
-            for s in self.scored
-        )
-        return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+def to_jsonl(scored: Iterable[Scored]) -> bytes:
+    """One line a question: id, task, question, answer, response, correct."""
+    rows = (
+        {
+            "id": s.question.id,
+            "task": s.question.task,
+            "question": s.question.question,
+            "answer": s.question.answer,
+            "response": None if s.response is None else s.response[:_MAX_RESPONSE_CHARS],
+            "correct": s.correct,
+        }
+        for s in scored
+    )
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+def responses(asked: Sequence[Question], rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """What rows of ``to_jsonl`` answer to these questions, by the question's index."""
+    known = {(row.get("id"), row.get("question")): row.get("response") for row in rows}
+    found = ((index, known.get((q.id, q.question))) for index, q in enumerate(asked))
+    return {index: response for index, response in found if isinstance(response, str)}
 
 
 def score(questions: Sequence[Question], responses: Mapping[int, str]) -> Evaluation:

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import math
+import resource
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from pytest_kitt.dialect.openai import PATHS, Api
+from pytest_kitt.dialect import apis
 from pytest_kitt.engine.base import RunningEngine
+from pytest_kitt.engine.health import Watch
 from pytest_kitt.errors import InvalidMeasurement, UserError
-from pytest_kitt.load import run
+from pytest_kitt.load import accounting, certificate, run
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
-from pytest_kitt.load.spec import ClientSpec, Closed, Ending, Prompts, Stop, Workload, load_of, stop_of, workload_of
+from pytest_kitt.load.spec import (
+    Arrivals,
+    ClientSpec,
+    Closed,
+    Ending,
+    Load,
+    Prompts,
+    Proxy,
+    Stop,
+    Synthetic,
+    Workload,
+    load_of,
+    stop_of,
+    workload_of,
+)
+from pytest_kitt.load.spool import SpooledBlock
 from pytest_kitt.load.workload import Bodies, bodies
+from pytest_kitt.measure.records import RequestTable
+from pytest_kitt.settings import Api
 
-_MAX_DRIFT_NS = 1_000_000  # two readings of a steady clock differ by microseconds
+_OPEN_WARMUP_S = 2.0
+_MAX_OPEN_WARMUP = 200
+_MAX_OPENED_BEFORE = 512
+_MAX_IN_FLIGHT = 10_000
+_FILES_BESIDE_CONNECTIONS = 128
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,43 +52,59 @@ class Asked:
         load: how requests arrive.
         workload: what they ask.
         stop: when enough was measured.
-        api: chat or completions.
+        api: which API is spoken.
         warmup: uncounted requests in front.
         hold: keep the load up until the last measured request has ended.
         keep_text: record the answers' texts.
+        bundled: the server sends tokens together, and that is fine: there is no ITL then.
+        certify: raise InvalidMeasurement when the certificate does not hold.
+        timeout_s: limit of one request.
+        clients: processes that send it.
         seed: of every random choice.
 
     """
 
-    load: Closed
+    load: Load
     workload: Workload
     stop: Stop
     api: Api
     warmup: int
     hold: bool
     keep_text: bool
+    bundled: bool
+    certify: bool
+    timeout_s: float
+    clients: int
     seed: int
 
     def params(self, made: Bodies, sent: int) -> dict[str, Any]:
         """What is stored with the result."""
+        level = (
+            {"concurrency": self.load.concurrency}
+            if isinstance(self.load, Closed)
+            else {"rate_rps": self.load.rate_rps, "arrival_cv": self.load.cv}
+        )
         params: dict[str, Any] = {
             "load": str(self.load),
-            "concurrency": self.load.concurrency,
+            **level,
             "workload": str(self.workload),
             "stop": str(self.stop),
             "api": self.api,
             "warmup": self.warmup,
+            "clients": self.clients,
             "seed": self.seed,
         }
         if made.isl_by:
             params["prompt_length_by"] = made.isl_by
         if isinstance(self.workload, Prompts) and sent > len(self.workload.prompts):
             params["prompts_repeat"] = True
+        if self.bundled:
+            params["bundled"] = True
         return params
 
 
-def asked(
-    load: Closed | str,
+def asked(  # noqa: PLR0913 - one keyword per field of the record
+    load: Load | str,
     work: Workload | str,
     stop: Stop | str,
     *,
@@ -71,75 +113,188 @@ def asked(
     warmup: int | None = None,
     hold: bool = True,
     keep_text: bool = False,
+    bundled: bool = False,
+    certify: bool = True,
+    timeout_s: float = 120.0,
+    clients: int = 1,
 ) -> Asked:
-    """Resolves short forms; the warm-up's default is one request per slot. UserError says what is wrong."""
-    closed = load_of(load)
+    """Resolves short forms and defaults; UserError says what is wrong.
+
+    The default warm-up is one request per slot of a closed loop, two seconds of an open one (at most 200 requests).
+    """
+    resolved, until = load_of(load), stop_of(stop)
     if warmup is not None and warmup < 0:
         raise UserError(f"warmup={warmup}: it is a number of requests, 0 for none")
+    if not 0 < timeout_s < math.inf:
+        raise UserError(f"timeout_s={timeout_s}: it is a positive number of seconds")
+    most = min(resolved.concurrency if isinstance(resolved, Closed) else clients, until.requests or clients)
+    if not 1 <= clients <= most:
+        raise UserError(f"{clients} clients cannot share {resolved} until {until}: each needs a slot and a request")
     return Asked(
-        load=closed,
+        load=resolved,
         workload=workload_of(work),
-        stop=stop_of(stop),
+        stop=until,
         api=api,
-        warmup=closed.concurrency if warmup is None else warmup,
+        warmup=_default_warmup(resolved) if warmup is None else warmup,
         hold=hold,
         keep_text=keep_text,
+        bundled=bundled,
+        certify=certify,
+        timeout_s=timeout_s,
+        clients=clients,
         seed=seed,
     )
 
 
 def apply(
-    wanted: Asked, engine: RunningEngine, *, mark: str, on_progress: Callable[[Progress], None] = lambda _: None
-) -> tuple[LoadResult, tuple[bytes, ...]]:
-    """Runs a load; the result and the raw blocks.
+    wanted: Asked,
+    engine: RunningEngine,
+    *,
+    mark: str,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_block: Callable[[SpooledBlock, RequestTable], None] = lambda *_: None,
+) -> LoadResult:
+    """Runs a load; its result, which ``require_trust`` has still to judge, and each raw block as it comes.
 
-    InvalidMeasurement when not one request succeeded, when the load ended before its stop, or when the wall clock that
-    the kernel stamps with was set meanwhile.
+    Stopped, with what there is until then, when it is ended in between: by Ctrl-C, by a limit of time, by the death of
+    the engine.
     """
     made = bodies(wanted.workload, engine, wanted.api, seed=wanted.seed)
-    raw = run.run(_spec(wanted, made, engine), mark=mark, on_progress=on_progress)
-    params = wanted.params(made, len(raw.table)) | {"clock": raw.ending.clock, "client": _account(raw.ending)}
-    result = LoadResult(raw.table, raw.ending, params)
-    result.require_samples()
-    if raw.ending.stopped:
-        raise InvalidMeasurement(f"the load ended after {result.n} good requests: {raw.ending.stopped}")
-    if raw.ending.clock_drift_ns > _MAX_DRIFT_NS:
-        raise InvalidMeasurement(
-            f"the machine's wall clock was set by {raw.ending.clock_drift_ns / 1e6:.3g} ms during the load"
+    look = Watch(engine.health).look
+    try:
+        raw = run.run(
+            _spec(wanted, made, engine),
+            mark=mark,
+            clients=wanted.clients,
+            on_progress=on_progress,
+            on_block=on_block,
+            watch=lambda now: look(now.reads, now.in_flight),
         )
-    return result, raw.blocks
+    except run.Interrupted as interrupted:
+        raise Stopped(interrupted.cause, _result(wanted, made, interrupted.raw)) from None
+    result = _result(wanted, made, raw)
+    if (raw.ending.stopped or result.failed) and (dead := engine.health.diagnosis()):
+        raise Stopped(dead, result)
+    return result
+
+
+class Stopped(BaseException):
+    """A load that was ended from outside, or by the death of the engine.
+
+    Attributes:
+        cause: what is to be raised when the rest is in safety.
+        result: of the requests that had ended.
+
+    """
+
+    def __init__(self, cause: BaseException, result: LoadResult) -> None:
+        super().__init__(cause)
+        self.cause, self.result = cause, result
+
+
+def _result(wanted: Asked, made: Bodies, raw: run.Raw) -> LoadResult:
+    certified = certificate.certify(raw.records, wanted.load, raw.clients, held=wanted.hold, bundled=wanted.bundled)
+    params = wanted.params(made, len(raw.records)) | {
+        "clock": raw.ending.clock,
+        "tokens_counted_by": accounting.counters(raw.records),
+        "client": _account(raw.ending),
+        "certificate": certified.as_params() | {"required": wanted.certify},
+    }
+    return LoadResult(raw.records, raw.ending, certified, params, bundled=wanted.bundled, began_ns=raw.began_ns)
+
+
+def require_trust(result: LoadResult, wanted: Asked, engine: RunningEngine) -> None:
+    """InvalidMeasurement when the numbers of a load would be wrong.
+
+    That is when not one request succeeded, when the load ended before its stop, or when its certificate or its token
+    counts do not hold.
+    """
+    result.require_samples()
+    if result.ending.stopped:
+        raise InvalidMeasurement(f"the load ended after {result.n} good requests: {result.ending.stopped}")
+    if not wanted.certify:
+        return
+    doubts = list(result.certificate.broken)
+    cures = [result.certificate.cure] if doubts else []
+    if miscounted := _miscounted(result, wanted, engine):
+        doubts += miscounted
+        cures.append("kitt_load(..., certify=False) goes on with the server's counts")
+    if doubts:
+        failed = f" ({result.n} requests were good, {result.failed} failed)" if result.failed else ""
+        raise InvalidMeasurement(f"{'; '.join(doubts)}{failed}. Next: {'; '.join(cures)}. Bounds: docs/loads.md")
+
+
+def _miscounted(result: LoadResult, wanted: Asked, engine: RunningEngine) -> list[str]:
+    exact = isinstance(wanted.workload, Synthetic) and result.params.get("prompt_length_by") == "tokenizer"
+    return accounting.doubts(
+        result.records,
+        result.ending.samples,
+        tokenize=(lambda text: len(engine.tokenize(text))) if "tokenize" in engine.capabilities else None,
+        prompt_tokens=wanted.workload.prompt_tokens if exact and isinstance(wanted.workload, Synthetic) else 0,
+    )
+
+
+def _default_warmup(load: Load) -> int:
+    if isinstance(load, Closed):
+        return load.concurrency
+    return min(_MAX_OPEN_WARMUP, max(1, round(load.rate_rps * _OPEN_WARMUP_S)))
 
 
 def _account(ending: Ending) -> dict[str, float]:
-    """What the client says of itself, for whoever doubts a number."""
+    """What the clients say of themselves, for whoever doubts a number."""
     return {
         "cpu_s": round(ending.cpu_s, 4),
         "wall_s": round(ending.wall_s, 4),
         "max_rss_bytes": ending.max_rss_bytes,
         "stall_ms": round(ending.stall_ms, 3),
-        "merged_reads": ending.merged_reads,
+        "merged_reads": ending.merged,
         "clock_drift_us": ending.clock_drift_ns / 1000,
     }
 
 
 def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
     host, port, tls, prefix = run.address(engine.url)
+    load = wanted.load
+    closed = load.concurrency if isinstance(load, Closed) else 0
+    opened = 0 if isinstance(load, Closed) else max(8, min(_MAX_OPENED_BEFORE, math.ceil(load.rate_rps)))
     return ClientSpec(
         host=host,
         port=port,
         tls=tls,
         ca_file=engine.access.ca_file,
-        path=prefix + PATHS[wanted.api],
+        path=prefix + apis.path(wanted.api),
         headers=engine.access.headers,
         bodies=made.bodies,
         prefix_words=made.words,
         prefix_length=made.prefix_length,
         salt=made.salt,
-        concurrency=wanted.load.concurrency,
+        concurrency=closed,
         warmup=wanted.warmup,
         requests=wanted.stop.requests,
         seconds=wanted.stop.seconds,
-        hold=wanted.hold and wanted.load.concurrency > 1,
-        timeout_s=engine.access.timeout_s,
+        hold=wanted.hold and closed != 1,
+        timeout_s=wanted.timeout_s,
         keep_text=wanted.keep_text,
+        api=wanted.api,
+        arrivals=load if isinstance(load, Arrivals) else None,
+        seed=str(wanted.seed),
+        connections=opened,
+        max_connections=0 if closed else _max_connections(),
+        max_error_share=wanted.stop.max_error_share,
+        proxy=_proxy(engine.access.proxy),
     )
+
+
+def _max_connections() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MAX_IN_FLIGHT if hard == resource.RLIM_INFINITY else hard - _FILES_BESIDE_CONNECTIONS
+    return max(1, min(_MAX_IN_FLIGHT, files))
+
+
+def _proxy(url: str) -> Proxy | None:
+    if not url:
+        return None
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
+    return Proxy(parts.hostname or "", parts.port or 80, f"Basic {basic}" if basic else "")

@@ -13,10 +13,10 @@ import json
 import random
 import uuid
 
-from pytest_kitt.dialect.openai import Api
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError
 from pytest_kitt.load.spec import Prompts, Synthetic, Workload
+from pytest_kitt.settings import Api
 
 # Frequent English words: most tokenizers know each, with its leading space, as one token.
 _TEXT = (
@@ -58,7 +58,8 @@ class Bodies:
 def bodies(workload: Workload, engine: RunningEngine, api: Api, *, seed: int) -> Bodies:
     """The request bodies of a workload for one engine."""
     if isinstance(workload, Prompts):
-        made = [engine.body(api, prompt, max_tokens=workload.output_tokens) for prompt in workload.prompts]
+        extra = {**(engine.card.force_length if workload.forced else {}), **workload.fields}
+        made = [engine.body(api, prompt, max_tokens=workload.output_tokens, extra=extra) for prompt in workload.prompts]
         return Bodies(tuple((json.dumps(body, ensure_ascii=False), "") for body in made))
     return _synthetic(workload, engine, api, seed)
 

@@ -8,16 +8,19 @@ produced then, by the same load.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Collection
+from operator import sub
 from typing import Literal
 
-from pytest_kitt.measure.records import Failure, Phase, Request, RequestTable
-from pytest_kitt.measure.stats import Distribution
+from pytest_kitt.measure.records import Failure, Phase, Records, Request
+from pytest_kitt.measure.stats import Distribution, Tally
 
 Better = Literal["lower", "higher", "none"]
 _MS = 1e-6
 _S = 1e-9
 _ENDED_WELL = (Failure.NONE, Failure.CANCELLED)
+_MEASURED, _GOOD = Phase.MEASURED, Failure.NONE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Metric:
         unit: ms, tokens/s, requests/s, tokens, requests or share.
         better: which direction is an improvement.
         formula: as docs/terms.md prints it.
-        values: for a distribution, the values of one good request.
+        value: for a distribution over requests, the value of one good request; None when it has none.
+        gaps: a distribution over the gaps between the events of good requests.
         scalar: for a single number, the number of a whole load; None when it does not exist.
 
     """
@@ -38,116 +42,148 @@ class Metric:
     unit: str
     better: Better
     formula: str
-    values: Callable[[Request], Iterator[float]] | None = None
-    scalar: Callable[[RequestTable], float | None] | None = None
+    value: Callable[[Request], float | None] | None = None
+    gaps: bool = False
+    scalar: Callable[[Records], float | None] | None = None
 
 
-def _ttft(r: Request) -> Iterator[float]:
-    if r.event_ns:
-        yield (r.event_ns[0] - r.send_ns) * _MS
+def _ttft(r: Request) -> float:
+    return (r.event_ns[0] - r.send_ns) * _MS
 
 
-def _ttfo(r: Request) -> Iterator[float]:
-    if r.answer_event >= 0:
-        yield (r.event_ns[r.answer_event] - r.send_ns) * _MS
+def _ttfo(r: Request) -> float | None:
+    return (r.event_ns[r.answer_event] - r.send_ns) * _MS if r.answer_event >= 0 else None
 
 
-def _itl(r: Request) -> Iterator[float]:
-    for before, after in zip(r.event_ns, r.event_ns[1:], strict=False):
-        yield (after - before) * _MS
+def _tpot(r: Request) -> float | None:
+    if r.osl < 2 or len(r.event_ns) < 2:
+        return None
+    return (r.event_ns[-1] - r.event_ns[0]) * _MS / (r.osl - 1)
 
 
-def _tpot(r: Request) -> Iterator[float]:
-    if r.osl > 1 and len(r.event_ns) > 1:
-        yield (r.event_ns[-1] - r.event_ns[0]) * _MS / (r.osl - 1)
+def _e2e(r: Request) -> float:
+    return (r.event_ns[-1] - r.send_ns) * _MS
 
 
-def _e2e(r: Request) -> Iterator[float]:
-    if r.event_ns:
-        yield (r.event_ns[-1] - r.send_ns) * _MS
+def _ntpot(r: Request) -> float | None:
+    return _e2e(r) / r.osl if r.osl > 0 else None
 
 
-def _ntpot(r: Request) -> Iterator[float]:
-    if r.osl > 0 and r.event_ns:
-        yield (r.event_ns[-1] - r.send_ns) * _MS / r.osl
+def _e2e_from_schedule(r: Request) -> float:
+    return (r.event_ns[-1] - r.planned_ns) * _MS
 
 
-def _e2e_from_schedule(r: Request) -> Iterator[float]:
-    if r.event_ns:
-        yield (r.event_ns[-1] - r.planned_ns) * _MS
+def _connect(r: Request) -> float | None:
+    return r.connect_ns * _MS if r.connect_ns > 0 else None
 
 
-def _connect(r: Request) -> Iterator[float]:
-    if r.connect_ns > 0:
-        yield r.connect_ns * _MS
+def _isl(r: Request) -> float | None:
+    return r.isl if r.isl >= 0 else None
 
 
-def _isl(r: Request) -> Iterator[float]:
-    if r.isl >= 0:
-        yield r.isl
+def _osl(r: Request) -> float | None:
+    return r.osl if r.osl >= 0 else None
 
 
-def _osl(r: Request) -> Iterator[float]:
-    if r.osl >= 0:
-        yield r.osl
+def _tokens_per_event(r: Request) -> float | None:
+    return r.osl / len(r.event_ns) if r.osl > 0 else None
 
 
-def window_ns(table: RequestTable) -> tuple[int, int] | None:
-    """From the first measured send to the last token of a good measured request; None when there is none."""
-    sends, lasts = [], []
-    for r in table.rows():
-        if is_good(r):
-            sends.append(r.send_ns)
-            lasts.append(r.event_ns[-1])
-    return (min(sends), max(lasts)) if sends else None
+def _prefill(r: Request) -> float | None:
+    return r.prefill_ns * _MS if r.prefill_ns >= 0 else None
 
 
-def is_good(r: Request) -> bool:
+def _decode(r: Request) -> float | None:
+    return r.decode_ns * _MS if r.decode_ns >= 0 else None
+
+
+def is_good(phase: int, failure: int, events: int) -> bool:
     """Measured, successful, with at least one token."""
-    return r.phase == Phase.MEASURED and r.failure == Failure.NONE and len(r.event_ns) > 0
+    return phase == _MEASURED and failure == _GOOD and events > 0
 
 
-def _output_tps(table: RequestTable) -> float | None:
-    window = window_ns(table)
+def good(records: Records) -> int:
+    """Number of good requests."""
+    return sum(map(is_good, records["phase"], records["failure"], records["events"]))
+
+
+def window_ns(records: Records) -> tuple[int, int] | None:
+    """From the first measured send to the last token of a good measured request; None when there is none."""
+    columns = zip(*(records[name] for name in ("phase", "failure", "events", "send_ns", "last_ns")), strict=True)
+    spans = [(send, last) for phase, failure, events, send, last in columns if is_good(phase, failure, events)]
+    return (min(send for send, _ in spans), max(last for _, last in spans)) if spans else None
+
+
+def _output_tps(records: Records) -> float | None:
+    window = window_ns(records)
     if window is None or window[1] <= window[0]:
         return None
+    return _tokens_inside(records, window) / ((window[1] - window[0]) * _S)
+
+
+def _tokens_inside(records: Records, window: tuple[int, int]) -> float:
+    """Tokens that arrived inside a window; an event is given osl / events of them."""
     tokens = 0.0
-    for r in table.rows():
-        if not r.event_ns or not (is_good(r) or (r.phase != Phase.MEASURED and r.failure in _ENDED_WELL)):
+    names = ("phase", "failure", "osl", "events", "first_ns", "last_ns")
+    straddles = False
+    for phase, failure, osl, events, first, last in zip(*(records[name] for name in names), strict=True):
+        if not _counts(phase, failure, events) or last < window[0] or first > window[1]:
             continue
-        inside = sum(window[0] <= at <= window[1] for at in r.event_ns)
-        per_event = r.osl / len(r.event_ns) if r.osl > 0 else 1.0
-        tokens += inside * per_event
-    return tokens / ((window[1] - window[0]) * _S)
+        if first >= window[0] and last <= window[1]:
+            tokens += osl if osl > 0 else events
+        else:
+            straddles = True
+    if straddles:  # a look at their single events
+        for r in records.rows():
+            if _counts(r.phase, r.failure, len(r.event_ns)) and _straddles(r, window):
+                inside = sum(window[0] <= at <= window[1] for at in r.event_ns)
+                tokens += inside * (r.osl / len(r.event_ns) if r.osl > 0 else 1.0)
+    return tokens
 
 
-def _request_rps(table: RequestTable) -> float | None:
-    window = window_ns(table)
+def _counts(phase: int, failure: int, events: int) -> bool:
+    if phase == _MEASURED:
+        return failure == _GOOD and events > 0
+    return failure in _ENDED_WELL and events > 0
+
+
+def _straddles(r: Request, window: tuple[int, int]) -> bool:
+    first, last = r.event_ns[0], r.event_ns[-1]
+    return first <= window[1] and last >= window[0] and not (first >= window[0] and last <= window[1])
+
+
+def _request_rps(records: Records) -> float | None:
+    window = window_ns(records)
     if window is None or window[1] <= window[0]:
         return None
-    return sum(is_good(r) for r in table.rows()) / ((window[1] - window[0]) * _S)
+    return good(records) / ((window[1] - window[0]) * _S)
 
 
-def _requests_failed(table: RequestTable) -> float | None:
-    return sum(r.phase == Phase.MEASURED and r.failure != Failure.NONE for r in table.rows())
+def _requests_failed(records: Records) -> float | None:
+    pairs = zip(records["phase"], records["failure"], strict=True)
+    return sum(phase == _MEASURED and failure not in _ENDED_WELL for phase, failure in pairs)
 
 
-def _length_finish(table: RequestTable) -> float | None:
-    good = [r for r in table.rows() if is_good(r)]
-    return sum(r.length_finish for r in good) / len(good) if good else None
+def _length_finish(records: Records) -> float | None:
+    columns = zip(*(records[name] for name in ("phase", "failure", "events", "length_finish")), strict=True)
+    finishes = [length for phase, failure, events, length in columns if is_good(phase, failure, events)]
+    return sum(finishes) / len(finishes) if finishes else None
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("ttft_ms", "ms", "lower", "first event with content, reasoning or tool-call text - send", values=_ttft),
-    Metric("ttfo_ms", "ms", "lower", "first event with answer text - send", values=_ttfo),
-    Metric("itl_ms", "ms", "lower", "gaps between successive token-bearing events (chunk-weighted)", values=_itl),
-    Metric("tpot_ms", "ms", "lower", "(last event - first event) / (osl - 1), per request", values=_tpot),
-    Metric("ntpot_ms", "ms", "lower", "e2e / osl, per request", values=_ntpot),
-    Metric("e2e_ms", "ms", "lower", "last event - send", values=_e2e),
-    Metric("e2e_from_schedule_ms", "ms", "lower", "last event - planned send", values=_e2e_from_schedule),
-    Metric("connect_ms", "ms", "lower", "TCP and TLS set-up, of requests on a new connection", values=_connect),
-    Metric("isl", "tokens", "none", "input tokens per request", values=_isl),
-    Metric("osl", "tokens", "none", "output tokens per request", values=_osl),
+    Metric("ttft_ms", "ms", "lower", "first event with content, reasoning or tool-call text - send", value=_ttft),
+    Metric("ttfo_ms", "ms", "lower", "first event with answer text - send", value=_ttfo),
+    Metric("itl_ms", "ms", "lower", "gaps between successive token-bearing events (chunk-weighted)", gaps=True),
+    Metric("tpot_ms", "ms", "lower", "(last event - first event) / (osl - 1), per request", value=_tpot),
+    Metric("ntpot_ms", "ms", "lower", "e2e / osl, per request", value=_ntpot),
+    Metric("e2e_ms", "ms", "lower", "last event - send", value=_e2e),
+    Metric("e2e_from_schedule_ms", "ms", "lower", "last event - planned send", value=_e2e_from_schedule),
+    Metric("connect_ms", "ms", "lower", "TCP and TLS set-up, of requests on a new connection", value=_connect),
+    Metric("isl", "tokens", "none", "input tokens per request", value=_isl),
+    Metric("osl", "tokens", "none", "output tokens per request", value=_osl),
+    Metric("tokens_per_event", "tokens", "none", "osl / token-bearing events, per request", value=_tokens_per_event),
+    Metric("engine_prefill_ms", "ms", "lower", "reading the prompt, as the engine itself says", value=_prefill),
+    Metric("engine_decode_ms", "ms", "lower", "writing the answer, as the engine itself says", value=_decode),
     Metric("output_tps", "tokens/s", "higher", "tokens of all events inside the window / window", scalar=_output_tps),
     Metric("request_rps", "requests/s", "higher", "good requests / window", scalar=_request_rps),
     Metric("requests_failed", "requests", "lower", "measured requests that failed", scalar=_requests_failed),
@@ -163,8 +199,21 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
-def distribution(metric: Metric, table: RequestTable) -> Distribution:
-    """The values of a metric over the good requests of a load."""
-    assert metric.values is not None
-    values = (value for r in table.rows() if is_good(r) for value in metric.values(r))
-    return Distribution(metric.name, sorted(values))
+def distributions(records: Records, only: Collection[str] = BY_NAME) -> dict[str, Distribution]:
+    """Every distribution over the good requests of a load, by the name of its metric; one pass over the records."""
+    asked = [metric for metric in METRICS if metric.name in only]
+    per_request = [(metric.value, array("d")) for metric in asked if metric.value]
+    gaps = Tally()
+    for r in records.rows():
+        if not is_good(r.phase, r.failure, len(r.event_ns)):
+            continue
+        for compute, values in per_request:
+            if (value := compute(r)) is not None:
+                values.append(value)
+        gaps.extend(map(sub, r.event_ns[1:], r.event_ns))
+    names = [metric.name for metric in asked if metric.value]
+    found = {
+        name: Distribution(name, array("d", sorted(values)))
+        for name, (_, values) in zip(names, per_request, strict=True)
+    }
+    return found | {metric.name: gaps.distribution(metric.name) for metric in asked if metric.gaps}

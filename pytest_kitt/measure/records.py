@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Protocol
 
 CODEC = "kitt-columns-1"
 MAX_BLOCK_BYTES = 1 << 20
@@ -68,8 +69,15 @@ _COLUMNS: dict[str, str] = {
     "isl": "i",
     "osl": "i",
     "answer_event": "i",
+    "prefill_ns": "q",
+    "decode_ns": "q",
     "events": "i",
 }
+
+_PHASES, _FAILURES, _COUNTERS = tuple(Phase), tuple(Failure), tuple(CountedBy)
+_EVENT_BYTES = array("q").itemsize
+_ROW_BYTES = sum(array(code).itemsize for code in _COLUMNS.values())
+_ROW = tuple(name for name in _COLUMNS if name != "events")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ class Request:
         isl: input tokens, -1 unknown.
         osl: output tokens, -1 unknown.
         answer_event: index of the first event that carries answer text (not reasoning, not a tool call), -1 none.
+        prefill_ns: how long the server says that it read the prompt, -1 when it does not say.
+        decode_ns: how long the server says that it wrote the answer, likewise.
         event_ns: arrival of each token-bearing event.
 
     """
@@ -109,6 +119,8 @@ class Request:
     isl: int = -1
     osl: int = -1
     answer_event: int = -1
+    prefill_ns: int = -1
+    decode_ns: int = -1
     event_ns: Sequence[int] = ()
 
 
@@ -116,23 +128,40 @@ class RequestTable:
     """All requests of one load, column by column; texts only where a quality item asked for them."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, array[int]] = {name: array(code) for name, code in _COLUMNS.items()}
+        self._columns: dict[str, array[int]] = {name: array(code) for name, code in _COLUMNS.items()}
+        self._rows: list[tuple[int, ...]] = []
         self.event_ns: array[int] = array("q")
         self.texts: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self.columns["index"])
+        return len(self._columns["index"]) + len(self._rows)
+
+    @property
+    def columns(self) -> dict[str, array[int]]:
+        """All columns by name."""
+        if self._rows:
+            self._settle()
+        return self._columns
 
     def __getitem__(self, name: str) -> array[int]:
         return self.columns[name]
 
     def append(self, request: Request, text: str | None = None) -> None:
         """Adds one row."""
-        for name, column in self.columns.items():
-            column.append(len(request.event_ns) if name == "events" else getattr(request, name))
-        self.event_ns.extend(request.event_ns)
+        self.append_row([getattr(request, name) for name in _ROW], request.event_ns)
         if text is not None:
             self.texts[request.index] = text
+
+    def append_row(self, values: Sequence[int], event_ns: Sequence[int]) -> None:
+        """Adds one row: all columns but ``events``, in their order."""
+        self._rows.append((*values, len(event_ns)))
+        self.event_ns.extend(event_ns)
+
+    def _settle(self) -> None:
+        """Moves new rows into the columns: many at a time is far cheaper than one by one."""
+        rows, self._rows = self._rows, []
+        for column, values in zip(self._columns.values(), zip(*rows, strict=True), strict=False):
+            column.extend(values)
 
     def extend(self, other: RequestTable) -> None:
         """Adds all rows of another table."""
@@ -143,10 +172,10 @@ class RequestTable:
 
     def rows(self) -> Iterator[Request]:
         """Each request as a record, in the order of arrival."""
-        names = [name for name in _COLUMNS if name != "events"]
-        for row, (start, stop) in enumerate(self.spans()):
-            values = {name: self.columns[name][row] for name in names}
-            yield Request(**values, event_ns=self.event_ns[start:stop])
+        enums = {"phase": _PHASES, "failure": _FAILURES, "counted_by": _COUNTERS}
+        columns = zip(*(_named(self.columns[name], enums.get(name)) for name in _ROW), strict=True)
+        for values, (start, stop) in zip(columns, self.spans(), strict=True):
+            yield Request(*values, event_ns=self.event_ns[start:stop])  # type: ignore[misc]  # one value per name of _ROW
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Where each request's events begin and end in ``event_ns``."""
@@ -159,7 +188,8 @@ class RequestTable:
     @property
     def nbytes(self) -> int:
         """Size of the numbers."""
-        return sum(len(c) * c.itemsize for c in self.columns.values()) + len(self.event_ns) * self.event_ns.itemsize
+        rows = len(self._columns["index"]) + len(self._rows)
+        return rows * _ROW_BYTES + len(self.event_ns) * _EVENT_BYTES
 
     def to_bytes(self) -> bytes:
         """One block: a JSON header behind its length, then each column little-endian."""
@@ -197,12 +227,62 @@ class RequestTable:
         return table
 
 
-def join(blocks: Iterable[bytes]) -> RequestTable:
-    """One table from many blocks."""
-    table = RequestTable()
-    for block in blocks:
-        table.extend(RequestTable.from_bytes(block))
-    return table
+class Records:
+    """All requests of one load: a column of numbers each in memory, the times of their events in blocks.
+
+    Columns are those of ``Request``, and ``events``, ``first_ns`` and ``last_ns``: number of token-bearing events and
+    the times of the first and the last one, -1 without. A million requests of 200 tokens so take 100 MB.
+
+    Attributes:
+        texts: the answers' texts by request index, where they were asked for.
+
+    """
+
+    def __init__(self, blocks: Iterable[bytes] = ()) -> None:
+        self._columns: dict[str, array[int]] = {name: array(code) for name, code in _COLUMNS.items()}
+        self._columns |= {"first_ns": array("q"), "last_ns": array("q")}
+        self._blocks: list[HasData] = []
+        self.texts: dict[int, str] = {}
+        for block in blocks:
+            self.take(RequestTable.from_bytes(block), _InMemory(block))
+
+    def take(self, table: RequestTable, block: HasData) -> None:
+        """Adds the requests of a table; its block is read again when their events are asked for."""
+        for name, column in table.columns.items():
+            self._columns[name].extend(column)
+        for start, stop in table.spans():
+            self._columns["first_ns"].append(table.event_ns[start] if stop > start else -1)
+            self._columns["last_ns"].append(table.event_ns[stop - 1] if stop > start else -1)
+        self.texts.update(table.texts)
+        self._blocks.append(block)
+
+    def __len__(self) -> int:
+        return len(self._columns["index"])
+
+    def __getitem__(self, name: str) -> array[int]:
+        return self._columns[name]
+
+    def rows(self) -> Iterator[Request]:
+        """Each request as a record, in the order of their ends."""
+        for block in self._blocks:
+            yield from RequestTable.from_bytes(block.data).rows()
+
+
+class HasData(Protocol):
+    """Something that holds the bytes of a block, in memory or elsewhere."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _InMemory:
+    data: bytes
+
+
+def _named(column: Sequence[int], names: Sequence[int] | None) -> Iterable[int]:
+    return column if names is None else map(names.__getitem__, column)
 
 
 def _little(values: array[int]) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pytest_kitt.measure.metrics import Better
 
 Outcome = Literal["passed", "failed", "inconclusive", "invalid", "error", "skipped"]
+NOT_FINISHED = "the item has not ended"
 RunStatus = Literal["running", "passed", "failed", "error", "interrupted"]
 
 
@@ -61,6 +63,22 @@ class Block:
     data: bytes
 
 
+class Samples(Protocol):
+    """What a Block has; the bytes may lie on disk until they are asked for."""
+
+    @property
+    def codec(self) -> str:
+        """How to read it."""
+
+    @property
+    def n(self) -> int:
+        """Number of samples inside."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CellFacts:
     """A cell as it ran.
@@ -69,14 +87,16 @@ class CellFacts:
         key: 12 hexadecimal digits, stable over time and machines.
         id: as in node ids.
         engine: name of the card.
-        engine_version: as the engine said; empty when unknown.
-        runtime: embedded, process or endpoint.
-        model: ref, format, quantization, parameters, digest.
+        engine_version: as the engine said, or its image; empty when unknown.
+        runtime: container, compose, embedded, process or endpoint.
+        model: ref, name, format, quantization, parameters, digest, size_bytes, architecture, context, revision.
         api: chat or completions.
         overrides: engine arguments that the user set.
         argv: command line that started the engine, secrets masked; empty for an endpoint.
         synthetic: not measured on a real engine.
         toy: the tiny model.
+        image: of its container, as it was asked for; empty without one.
+        image_digest: the image itself: ``name@sha256:...`` where a registry gave one, else Docker's id.
 
     """
 
@@ -91,6 +111,8 @@ class CellFacts:
     argv: tuple[str, ...]
     synthetic: bool
     toy: bool
+    image: str = ""
+    image_digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +121,8 @@ class Result:
 
     Attributes:
         nodeid: pytest's id, for people; never a key.
+        key: 12 hexadecimal digits over what was asked: cell, benchmark, its version, its parameters, API, seed and
+            questions. Two results of one key answer the same question.
         cell: where it ran; None for an item that has no engine.
         benchmark: name, from the marker or the function.
         version: version of the benchmark.
@@ -107,13 +131,15 @@ class Result:
         reason: why, in one sentence or more, empty for a pass.
         params: load level, workload and the like.
         metrics: the numbers.
-        samples: raw records.
         started_at: ISO-8601, UTC.
         duration_s: of the whole item.
+        attempt: 1, or more when the item was run again in the same run: by ``--kitt-resume``, or by a plugin such as
+            pytest-rerunfailures.
 
     """
 
     nodeid: str
+    key: str
     cell: CellFacts | None
     benchmark: str
     version: str
@@ -122,9 +148,29 @@ class Result:
     reason: str
     params: Mapping[str, Any]
     metrics: tuple[Measurement, ...]
-    samples: tuple[Block, ...]
     started_at: str
     duration_s: float
+    attempt: int = 1
+
+    def to_json(self) -> str:
+        """All of it, for the way from a worker to the controller."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """What ``to_json`` wrote."""
+        return cls.from_fields(json.loads(text))
+
+    @classmethod
+    def from_fields(cls, said: Mapping[str, Any]) -> Result:
+        """A result from plain values, as JSON or the store give them; what else they say is left out."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        cell = said["cell"]
+        known = {
+            "cell": None if cell is None else CellFacts(**{**cell, "argv": tuple(cell["argv"])}),
+            "metrics": tuple(Measurement(**metric) for metric in said["metrics"]),
+        }
+        return cls(**{name: value for name, value in said.items() if name in names} | known)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,3 +197,10 @@ class Run:
     synthetic: bool
     toy: bool
     fingerprint: Mapping[str, Any]
+
+
+def label(benchmark: str, nodeid: str, cell_id: str | None) -> str:
+    """A benchmark with what tells the variants of a parametrised test apart: ``throughput[c8]``."""
+    _, bracket, inside = nodeid.rpartition("[")
+    own = inside.rstrip("]").removeprefix(cell_id or "").strip("-") if bracket else ""
+    return f"{benchmark}[{own}]" if own else benchmark

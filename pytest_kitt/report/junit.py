@@ -19,6 +19,7 @@ def cell_properties(cell: CellFacts) -> list[tuple[str, object]]:
         "engine": cell.engine,
         "engine_version": cell.engine_version,
         "runtime": cell.runtime,
+        **({"image": cell.image, "image_digest": cell.image_digest} if cell.image else {}),
         "model": cell.model["name"],
         "toy": str(cell.toy).lower(),
         "synthetic": str(cell.synthetic).lower(),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_kitt import settings as settings_of
+from pytest_kitt.engine.image import Image
+from pytest_kitt.engine.kept import Kept
 from pytest_kitt.matrix import Cell
 from pytest_kitt.measure.metrics import BY_NAME
-from pytest_kitt.measure.results import Measurement, Result
+from pytest_kitt.measure.repeats import Aggregate, Spread, aggregates, repeats
+from pytest_kitt.measure.results import Measurement, Result, label
 from pytest_kitt.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,17 +32,20 @@ _SHOWN = (
     ("requests_failed", "value", "failed"),
 )
 _SHOWN_NAMES = {name for name, _, _ in _SHOWN}
-_MERGED_WORTH_A_WORD = 0.01
+_MOST_OWN = 12  # metrics of a test's own in its line; an evaluation of many parts has some for each
 _MARKUP = {"passed": "green", "skipped": "yellow", "inconclusive": "yellow"}
 
 
-def header(version: str, run_id: str, cells: Sequence[Cell], settings: Settings) -> list[str]:
-    """Version, matrix, settings with their origins, and what must not be mistaken for a product's number."""
+def header(
+    version: str, run_id: str, cells: Sequence[Cell], settings: Settings, images: Mapping[str, Image]
+) -> list[str]:
+    """Version, matrix, settings and images with their origins, and what must not be mistaken for a product's number."""
     shown = ", ".join(f"{cell.id} ({cell.runtime}{', cannot run' if cell.skip else ''})" for cell in cells)
     suite = f"suite {','.join(settings.suite)}; " if settings.suite else ""
     lines = [f"kitt {version}: {suite}{shown}; run {run_id}"]
     if given := settings_of.shown(settings):
         lines.append(f"kitt settings: {', '.join(given)}")
+    lines += [f"kitt image: {engine} in {image.ref} ({image.reason})" for engine, image in images.items()]
     return lines + [f"kitt: {notice}" for notice in _notices(cells)]
 
 
@@ -57,15 +63,28 @@ def summary(reporter: pytest.TerminalReporter, cells: Sequence[Cell], results: S
         return
     quiet = reporter.verbosity < 0
     reporter.section("kitt results", sep="=")
-    for cell_id in dict.fromkeys(_cell_id(r) for r in results):
-        mine = [r for r in results if _cell_id(r) == cell_id]
-        _write_cell(reporter, cell_id, mine)
+    for title in dict.fromkeys(cell_title(r) for r in results):
+        mine = [r for r in results if cell_title(r) == title]
+        _write_cell(reporter, title, mine)
         if reporter.verbosity > 0:
             _write_all_metrics(reporter, mine)
-    for notice in [] if quiet else _notices(cells):
+    for notice in _notices(cells):
         reporter.write_line(f"Note: {notice}.", yellow=True)
     if not quiet:
         reporter.write_line(where)
+
+
+def kept(reporter: pytest.TerminalReporter, engine: Kept) -> None:
+    """Where the engine is that was not stopped, and how to stop it."""
+    reporter.section("kitt engine kept")
+    reporter.write_line(f"{engine.cell} still runs at {engine.url}")
+    for name, value in engine.traces:
+        reporter.write_line(f"  {name + ':':<5} {value}")
+
+
+def still_up(engine: Kept) -> str:
+    """What the header says of an engine that an earlier session has left running."""
+    return f"kitt: {engine.cell} of an earlier session still runs at {engine.url}; to stop it: {engine.stop}"
 
 
 def scaled(value: float, unit: str) -> str:
@@ -82,7 +101,20 @@ def scaled(value: float, unit: str) -> str:
         return f"{100 * value:.1f} %"
     if unit in ("tokens", "requests", "count"):
         return f"{value:g}"
+    if unit.partition("/")[0] == "bytes":
+        return _sized(value) + unit.removeprefix("bytes")
     return f"{_digits(value)} {unit}".rstrip()
+
+
+def shortened(text: str, limit: int = 300) -> str:
+    """The first line, at most so many characters, cut between two words."""
+    line = text.splitlines()[0].removeprefix("InvalidMeasurement: ") if text else ""
+    return line if len(line) <= limit else f"{line[:limit].rpartition(' ')[0]} …"
+
+
+def printable(text: str) -> str:
+    """A text in which nothing steers a terminal: names, labels and reasons come from anywhere."""
+    return "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in text)
 
 
 def table(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
@@ -99,34 +131,91 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def _cell_id(result: Result) -> str:
+def _sized(nbytes: float) -> str:
+    """A number of bytes: 1234567 is 1.23 MB."""
+    for factor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(nbytes) >= factor:
+            return f"{_digits(nbytes / factor)} {name}"
+    return f"{nbytes:.0f} B"
+
+
+def cell_title(result: Result) -> str:
+    """Where a result was measured, with version and runtime."""
     if result.cell is None:
         return "no engine"
     version = f" {result.cell.engine_version}" if result.cell.engine_version else ""
     return f"{result.cell.id} ({result.cell.engine}{version}, {result.cell.runtime})"
 
 
-def _write_cell(reporter: pytest.TerminalReporter, cell_id: str, results: Sequence[Result]) -> None:
-    reporter.write_line(cell_id, bold=True)
-    found = [(result, label, values) for result in results for label, values in _by_load(result).items()]
+def main_numbers(results: Sequence[Result]) -> tuple[list[str], list[tuple[Result, list[str]]]]:
+    """The head of a table, and its rows with their results: one per load; a further load of a test has no verdict."""
+    found = [(result, load, values) for result in results for load, values in _by_load(result).items()]
     columns = [(name, stat, title) for name, stat, title in _SHOWN if any((name, stat) in v for _, _, v in found)]
-    rows = [["benchmark", *(title for _, _, title in columns), "verdict"]]
-    for result, label, values in found:
+    head = ["benchmark", *(title for _, _, title in columns), "verdict"]
+    rows = []
+    for result, load, values in found:
         shown = [_value(values.get((name, stat))) for name, stat, _ in columns]
-        rows.append([f"{_label(result)} {label}".strip(), *shown, "" if label else result.outcome.upper()])
-    head, *lines = table(rows)
-    reporter.write_line(f"  {head}")
-    for line, (result, _, _) in zip(lines, found, strict=True):
-        reporter.write_line(f"  {line}".rstrip(), **{_MARKUP.get(result.outcome, "red"): True})
-    for result, text in _own_metrics(results):
-        reporter.write_line(f"  {_label(result)}: {text}")
+        name = f"{item_label(result)} {load}".strip()
+        rows.append((result, [name, *shown, "" if load else result.outcome.upper()]))
+    return head, rows
+
+
+def spread_rows(results: Sequence[Result]) -> list[list[str]]:
+    """Rows for the same table: of what was measured several times, mean and half of the 95 % interval over the runs."""
+    found = [values for result in results for values in _by_load(result).values()]
+    columns = [(name, stat) for name, stat, _ in _SHOWN if any((name, stat) in values for values in found)]
+    return [row for aggregate in aggregates(repeats(results)) for row in _spread_rows(aggregate, columns)]
+
+
+def _write_line(reporter: pytest.TerminalReporter, text: str, **markup: bool) -> None:
+    reporter.write_line(printable(text), **markup)
+
+
+def _write_cell(reporter: pytest.TerminalReporter, title: str, results: Sequence[Result]) -> None:
+    _write_line(reporter, title, bold=True)
+    columns, rows = main_numbers(results)
+    head, *lines = table([columns, *(row for _, row in rows), *spread_rows(results)])
+    _write_line(reporter, f"  {head}")
+    for line, (result, _) in zip(lines, rows, strict=False):
+        _write_line(reporter, f"  {line}".rstrip(), **{_MARKUP.get(result.outcome, "red"): True})
+    for line in lines[len(rows) :]:
+        _write_line(reporter, f"  {line}".rstrip(), bold=True)
+    for result, text in own_metrics(results):
+        _write_line(reporter, f"  {item_label(result)}: {text}")
+    if line := all_certified(results):
+        _write_line(reporter, f"  {line}")
     for result in results:
-        if merged := _merged_share(result):
-            reporter.write_line(
-                f"  {_label(result)}: {merged:.0%} of the ITL gaps are 0, their tokens came in one read"
-            )
+        for line in remarks(result, every_certificate=reporter.verbosity > 0):
+            _write_line(reporter, f"  {line}")
         if result.reason:
-            reporter.write_line(f"  {_label(result)}: {result.outcome}: {result.reason.splitlines()[0][:300]}")
+            _write_line(reporter, f"  {item_label(result)}: {result.outcome}: {shortened(result.reason)}")
+
+
+def remarks(result: Result, *, every_certificate: bool = False) -> Iterable[str]:
+    """What must be known of a result's numbers: certificates that do not hold, and engines that had died before."""
+    for load, certificate in _certificates(result):
+        said = result.outcome == "invalid" and bool(certificate["broken"])  # by its reason
+        if every_certificate or (certificate["broken"] and result.category != "quality" and not said):
+            yield f"{item_label(result)}{load}: {_certified(certificate)}"
+    if starts := result.params.get("engine_starts"):
+        yield f"{item_label(result)}: on start {starts} of the engine: {result.params['engine_died']}"
+
+
+def _spread_rows(aggregate: Aggregate, columns: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """The mean over the runs, and below it half of its 95 % interval; nothing where no run gave a number."""
+    if not aggregate.spreads:
+        return []
+    spreads = {(spread.name, spread.stat): spread for spread in aggregate.spreads}
+    found = [spreads.get(column) for column in columns]
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in aggregate.outcomes.items())
+    means = ["-" if s is None else scaled(s.mean, s.unit) for s in found]
+    return [[f"{aggregate.name} mean", *means, counted], ["  ± (95 %)", *map(_half_interval, found), ""]]
+
+
+def _half_interval(spread: Spread | None) -> str:
+    if spread is None or spread.ci_high is None:
+        return "-"
+    return scaled(spread.ci_high - spread.mean, spread.unit)
 
 
 def _by_load(result: Result) -> dict[str, dict[tuple[str, str], Measurement]]:
@@ -138,30 +227,61 @@ def _by_load(result: Result) -> dict[str, dict[tuple[str, str], Measurement]]:
     return loads
 
 
-def _own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
+def own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
     """What a test recorded beside the standard metrics, unless the columns show it."""
     for result in results:
         own = [m for m in result.metrics if m.name.rpartition(".")[2] not in BY_NAME and m.name not in _SHOWN_NAMES]
         if own:
-            yield result, ", ".join(f"{m.key} {_value(m)}{_interval(m)}" for m in own)
+            more = f", and {len(own) - _MOST_OWN} more" if len(own) > _MOST_OWN else ""
+            yield result, ", ".join(f"{m.key} {_value(m)}{_interval(m)}" for m in own[:_MOST_OWN]) + more
 
 
 def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
     """A line per metric with all of its statistics."""
     for result in results:
-        reporter.write_line(f"  {_label(result)}")
+        _write_line(reporter, f"  {item_label(result)}")
         for name in dict.fromkeys(m.name for m in result.metrics):
             mine = [m for m in result.metrics if m.name == name]
             stats = ", ".join(f"{'' if m.stat == 'value' else m.stat + ' '}{_value(m)}{_interval(m)}" for m in mine)
-            reporter.write_line(f"    {name}: {stats} (n={mine[0].n})")
+            _write_line(reporter, f"    {name}: {stats} (n={mine[0].n})")
 
 
-def _merged_share(result: Result) -> float:
-    """Share of gaps between tokens that one read brought together, 0 when it is too small to matter."""
-    merged = result.params.get("client", {}).get("merged_reads", 0)
-    gaps = next((m.n for m in result.metrics if m.name == "itl_ms"), 0)
-    share = min(1.0, merged / gaps) if gaps else 0.0
-    return share if share >= _MERGED_WORTH_A_WORD else 0.0
+def _certificates(result: Result) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """The certificate of each load of a test, behind its label."""
+    for key, value in result.params.items():
+        label, _, name = key.rpartition(".")
+        if name == "certificate" and isinstance(value, dict):
+            yield f" {label}" if label else "", value
+
+
+def all_certified(results: Iterable[Result]) -> str:
+    """What all the loads whose certificates hold have in common, in one line: the worst of each."""
+    timed = (result for result in results if result.category != "quality")
+    found = [c for result in timed for _, c in _certificates(result) if not c["broken"]]
+    if not found:
+        return ""
+    clocks = ", ".join(sorted({f"{c['clock']} clock" for c in found}))
+    return (
+        f"certified: {len(found)} load{'s' * (len(found) > 1)}, sent at most "
+        f"{max(c['lag_p99_ms'] for c in found):.2g} ms late (p99), client at most "
+        f"{max(c['cpu_share'] for c in found):.0%} of a core, at most {max(c['merged_share'] for c in found):.2%} "
+        f"of the tokens merged, {clocks}"
+    )
+
+
+def _certified(c: Mapping[str, Any]) -> str:
+    """What a client proves of itself, in one line."""
+    load = (
+        f"{c['in_flight_mean']:.3g} of {c['in_flight_target']} requests under way"
+        if c["in_flight_target"]
+        else f"{c['rate_sent_rps']:.4g} requests/s sent of {c['rate_asked_rps']:.4g} due"
+    )
+    word = f"NOT CERTIFIED ({'; '.join(c['broken'])}. Next: {c['cure']})" if c["broken"] else "certified"
+    return (
+        f"{word}: {load}, sent {c['lag_p50_ms']:.2g} ms late at p50, "
+        f"{c['lag_p99_ms']:.2g} at p99, client at {c['cpu_share']:.0%} of a core, "
+        f"{c['merged_share']:.2%} of the tokens merged, {c['clock']} clock"
+    )
 
 
 def _interval(m: Measurement) -> str:
@@ -170,17 +290,10 @@ def _interval(m: Measurement) -> str:
     return f" [{scaled(m.ci_low, m.unit)} to {scaled(m.ci_high, m.unit)}]"
 
 
-def _label(result: Result) -> str:
-    params = "-".join(str(value) for value in _own_params(result))
-    return f"{result.benchmark}[{params}]" if params else result.benchmark
-
-
-def _own_params(result: Result) -> list[object]:
-    _, bracket, inside = result.nodeid.rpartition("[")
-    if not bracket or result.cell is None:
-        return []
-    rest = inside.rstrip("]").removeprefix(result.cell.id).strip("-")
-    return [rest] if rest else []
+def item_label(result: Result) -> str:
+    """What a result is called in a table of its cell."""
+    name = label(result.benchmark, result.nodeid, result.cell.id if result.cell else None)
+    return f"{name} (attempt {result.attempt})" if result.attempt > 1 else name
 
 
 def _value(m: Measurement | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pytest_kitt.settings import home
 from pytest_kitt.store import schema
 
 _BUSY_TIMEOUT_S = 10
+_BETWEEN_TRIES_S = 0.05
 _URL = re.compile(r"^[a-z][a-z0-9+]*://")
 _PRIVATE = 0o700
 
@@ -51,6 +54,32 @@ def opened(db: str, *, create: bool = True) -> Iterator[sa.Engine]:
     try:
         _bring_up_to_date(engine, _shown(url))
         yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def read_only(db: str) -> Iterator[sa.Connection]:
+    """A store as it lies there: not made, not brought up to date, no file beside it. UserError when that cannot be."""
+    url = location(db)
+    if url.get_backend_name() != "sqlite":
+        raise UserError(f"{_shown(url)} is on a server, and none is asked")
+    path = Path(url.database or "")
+    if not path.is_file():
+        raise UserError(f"there is no store at {path} yet")
+    # without a log there is no writer, and SQLite would leave an empty log behind if it were not told so
+    how = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
+    address = f"{path.absolute().as_uri()}?{how}"
+    engine = sa.create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT_S), poolclass=sa.NullPool
+    )
+    try:
+        if (found := _revision(engine)) != schema.HEAD:
+            raise UserError(f"{path} has version {found or 'none'} of the schema, and {schema.HEAD} is needed")
+        with engine.connect() as connection:
+            yield connection
+    except DatabaseError as error:
+        raise UserError(f"{path} cannot be read: {error.orig}") from error
     finally:
         engine.dispose()
 
@@ -116,6 +145,22 @@ def _revision(engine: sa.Engine) -> str | None:
 
 
 def _create(engine: sa.Engine) -> None:
+    """Makes the tables; two sessions may do so at the same time, and both find them there."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            _create_tables(engine)
+        except DatabaseError:
+            if _revision(engine) == schema.HEAD:
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_BETWEEN_TRIES_S)
+        else:
+            return
+
+
+def _create_tables(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         schema.metadata.create_all(connection)
         connection.execute(schema.version.delete())

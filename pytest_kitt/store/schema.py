@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0003"
 
 metadata = sa.MetaData()
 
@@ -64,7 +64,9 @@ cells = sa.Table(
     sa.Column("argv", sa.JSON, nullable=False),
     sa.Column("synthetic", sa.Boolean, nullable=False),
     sa.Column("toy", sa.Boolean, nullable=False),
-    sa.UniqueConstraint("run_id", "key", "engine_version", name="cells_run_key_version"),
+    sa.Column("image", sa.Text, nullable=False, server_default=""),
+    sa.Column("image_digest", sa.Text, nullable=False, server_default=""),
+    sa.UniqueConstraint("run_id", "key", "engine_version", "image_digest", name="cells_run_key_version"),
 )
 
 results = sa.Table(
@@ -74,6 +76,7 @@ results = sa.Table(
     _run_id(),
     sa.Column("cell_id", sa.Integer, sa.ForeignKey("cells.id", ondelete="CASCADE")),
     sa.Column("nodeid", sa.Text, nullable=False),
+    sa.Column("key", sa.String(12), nullable=False, server_default="", index=True),
     sa.Column("benchmark", sa.Text, nullable=False, index=True),
     sa.Column("version", sa.String(40), nullable=False),
     sa.Column("category", sa.Text, nullable=False),

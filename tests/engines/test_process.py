@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pytest_kitt import cards
-from pytest_kitt.cards import EngineCard, RuntimeCard
-from pytest_kitt.engine.ready import classify, log_tail
+from pytest_kitt.cards import EngineCard, RuntimeCard, Startable
+from pytest_kitt.engine import command, lease
+from pytest_kitt.engine.ready import classify, diagnosed, log_tail
 from pytest_kitt.engine.runtime.process import running
-from pytest_kitt.engine.start import Place, command, missing, started
+from pytest_kitt.engine.start import Place, missing, started
 from pytest_kitt.errors import EngineStartError
-from pytest_kitt.matrix import build
+from pytest_kitt.matrix import Cell, build
 from pytest_kitt.settings import Settings
 
 MARK = "test-process"
@@ -78,12 +82,24 @@ def card(program: str, **changes: object) -> EngineCard:
     return EngineCard(name="mine", description="x", runtimes={"process": runtime}, default_model="m", **changes)  # type: ignore[arg-type]
 
 
-def start(program: str, tmp_path: Path, timeout_s: float = 20) -> None:
+class Healthy(BaseHTTPRequestHandler):
+    """Answers whatever is asked with 200."""
+
+    def do_GET(self) -> None:
+        """An empty answer."""
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
+        """Nothing is printed."""
+
+
+def start(program: str, tmp_path: Path, timeout_s: float = 20, on_poll: Callable[[], None] = lambda: None) -> None:
     """Starts and stops such an engine."""
     mine = card(program, failures={"model": ["no such weights"]})
     settings = Settings(engine=("mine",), start_timeout=timeout_s)
     (cell,) = build(settings, {"mine": mine})
-    with started(cell, mine, settings, Place(tmp_path, MARK)):
+    with started(cell, mine, settings, Place(tmp_path, MARK, on_poll=on_poll)):
         pass
 
 
@@ -98,6 +114,27 @@ SERVE = (
 def test_a_command_on_a_port_of_ours_becomes_ready(tmp_path: Path) -> None:
     """A command that takes {port} is ready when its health path answers 200."""
     start(SERVE, tmp_path)
+
+
+def test_another_program_on_its_port_is_not_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who took the port while the engine was starting may be healthy, and is measured all the same by nobody."""
+    with lease.port(tmp_path) as number:
+        monkeypatch.setattr(lease, "_PORTS", [number])
+    others: list[ThreadingHTTPServer] = []
+
+    def take_it() -> None:
+        if not others:
+            others.append(ThreadingHTTPServer(("127.0.0.1", number), Healthy))
+            threading.Thread(target=others[0].serve_forever, daemon=True).start()
+
+    try:
+        with pytest.raises(EngineStartError, match=f"another program took its port {number}") as caught:
+            start("import time; time.sleep(60)", tmp_path, on_poll=take_it)
+    finally:
+        for other in others:
+            other.shutdown()
+            other.server_close()
+    assert caught.value.kind == "port"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +169,19 @@ def test_the_log_tail_is_bounded_and_harmless(tmp_path: Path) -> None:
     assert log_tail(tmp_path / "none") == ""
 
 
+def test_a_cause_further_up_is_found_and_shown(tmp_path: Path) -> None:
+    """By the card's patterns alone: a warning that an import failed is no cause, nor is a cache's usage a flag's."""
+    log = tmp_path / "log"
+    parents = "".join(f"Traceback {number}\n" for number in range(40))
+    log.write_text(f"SafetensorError: cut\nImportError, never mind\nKV cache usage: 1 %\n{parents}")
+    assert diagnosed(log, {"model": ["SafetensorError"]}) == ("model", f"SafetensorError: cut\n[...]\n{log_tail(log)}")
+    assert diagnosed(log, {}) == ("died", log_tail(log))
+    log.write_text("KV cache usage: 1 %\n")
+    assert diagnosed(log, {})[0] == "died"
+    log.write_text("usage: mine [-h]\n")
+    assert diagnosed(log, {})[0] == "arguments"
+
+
 def test_the_cards_own_patterns_come_first() -> None:
     """A card can tell its failures better than the general table."""
     assert classify("CUDA out of memory", {"vram": ["CUDA out of memory"]}) == "vram"
@@ -139,16 +189,32 @@ def test_the_cards_own_patterns_come_first() -> None:
     assert classify("???", {}) == "died"
 
 
+def line(cell: Cell, card: EngineCard, runtime: Startable) -> list[str]:
+    """The command line of a cell."""
+    where = command.places(cell, model=cell.model.path, host="127.0.0.1", ports={"port": 0})
+    return command.argv(cell, card, card.runtimes[runtime], where)
+
+
 def test_every_argument_is_passed_explicitly() -> None:
     """Defaults of the card are on the command line, overrides replace them, raw flags follow."""
     settings = Settings(engine=("simulated",), engine_arg=(("itl_ms", "7"), ("--api-key-env", "X")))
     found = cards.load_engines()
     (cell,) = build(settings, found)
-    argv = command(cell, found["simulated"], found["simulated"].runtimes["process"], 0)
+    argv = line(cell, found["simulated"], "process")
     joined = " ".join(argv)
-    assert "--ttft-ms 20" in joined
+    assert "--tokens 64" in joined
     assert "--itl-ms 7" in joined
     assert argv[-2:] == ["--api-key-env", "X"]
+
+
+def test_an_argument_may_be_the_product_of_two() -> None:
+    """llama-server takes the context of all slots together, users say what one has."""
+    settings = Settings(engine=("llama_cpp",), engine_arg=(("context", "100"), ("parallel", "3"), ("threads", "1")))
+    found = cards.load_engines()
+    (cell,) = build(settings, found)
+    for runtime in ("embedded", "process"):
+        joined = " ".join(line(cell, found["llama_cpp"], runtime))
+        assert "--ctx-size 300 --parallel 3 --threads 1" in joined
 
 
 def test_an_absent_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +223,17 @@ def test_an_absent_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     (cell,) = build(Settings(), found)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert missing(cell, found["llama_cpp"]).endswith("pip install 'pytest-kitt[embedded]'")
+
+
+def test_an_absent_program_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is not on the PATH: the card says how to get it."""
+    found = cards.load_engines()
+    (cell,) = build(Settings(engine=("llama_cpp",), runtime="process"), found)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    sentence = missing(cell, found["llama_cpp"])
+    assert sentence.startswith(
+        "engine llama_cpp needs the program llama-server on the PATH: take a release of https://"
+    )
 
 
 def test_no_environment_is_lost(tmp_path: Path) -> None:

@@ -1,100 +1,23 @@
-"""What the simulated engine promises: due times that are known, tokens that count, HTTP that holds."""
+"""What the simulated engine promises: HTTP that holds, tokens that count, none of them early."""
 
 import http.client
-import json
-import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from pytest_kitt.engine.simulated import text, wire
 from pytest_kitt.engine.simulated.text import Output
-from pytest_kitt.engine.simulated.timetable import Pacer, Queue, Timetable
-
-PATIENCE_S = 30.0
-COMMAND = [sys.executable, "-m", "pytest_kitt.engine.simulated"]
-
-Start = Callable[..., "Server"]
-
-
-@dataclass(frozen=True)
-class Server:
-    """A simulated engine that runs, and how to ask it."""
-
-    process: subprocess.Popen[str]
-    url: str
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        parts = urlsplit(self.url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        return parts.hostname, parts.port
-
-    def get(self, path: str) -> httpx.Response:
-        """Ask without a body."""
-        return httpx.get(self.url + path, timeout=PATIENCE_S)
-
-    def post(self, path: str, **body: object) -> httpx.Response:
-        """Ask with a body of JSON."""
-        return httpx.post(self.url + path, json=body, timeout=PATIENCE_S)
-
-    def complete(self, prompt: str, **body: object) -> dict[str, Any]:
-        """One completion that is not streamed."""
-        reply: dict[str, Any] = self.post("/v1/completions", prompt=prompt, **body).raise_for_status().json()
-        return reply
-
-    def metric(self, name: str) -> float:
-        """One value of /metrics."""
-        sample = next(line for line in self.get("/metrics").text.splitlines() if line.startswith(f"{name}{{"))
-        return float(sample.rpartition(" ")[2])
-
-    def wait_for(self, name: str, value: float) -> None:
-        """Return when the metric has the value."""
-        deadline = time.monotonic() + PATIENCE_S
-        while self.metric(name) != value:
-            assert time.monotonic() < deadline, f"{name} never became {value}"
-            time.sleep(0.01)
-
-    def stop(self) -> tuple[int, str, str]:
-        """Exit code, and what is left on stdout and stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out, err
-
-
-@contextmanager
-def serving(*options: str, env: dict[str, str] | None = None) -> Iterator[Server]:
-    """A server in a process of its own; nothing of it is left after."""
-    process = subprocess.Popen(
-        [*COMMAND, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-    try:
-        assert process.stdout is not None
-        yield Server(process, json.loads(process.stdout.readline())["url"])
-    finally:
-        process.kill()
-        process.communicate()
+from tests.engines.serving import COMMAND, PATIENCE_S, Server, Start, exchange, raw_post, serving, stream
 
 
 @pytest.fixture(scope="module")
@@ -102,167 +25,6 @@ def shared() -> Iterator[Server]:
     """One quick server for the tests that leave no trace in it."""
     with serving("--ttft-ms", "2", "--itl-ms", "0.5") as server:
         yield server
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts servers with a test's own options."""
-    with ExitStack() as servers:
-        yield lambda *options, env=None: servers.enter_context(serving(*options, env=env))
-
-
-@dataclass
-class Stream:
-    """One streamed answer: the time just before its last byte went out, and each event with its time."""
-
-    sent: float
-    times: list[float] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    last: str = ""
-
-    @property
-    def tokens(self) -> list[tuple[float, str]]:
-        """Each text that is not empty, with its time."""
-        found = []
-        for at, event in zip(self.times, self.events, strict=True):
-            for choice in event["choices"]:
-                piece = choice["delta"].get("content") if "delta" in choice else choice["text"]
-                if piece:
-                    found.append((at, piece))
-        return found
-
-    @property
-    def text(self) -> str:
-        """All that was streamed."""
-        return "".join(piece for _, piece in self.tokens)
-
-
-def stream(server: Server, path: str = "/v1/completions", **body: object) -> Stream:
-    """Ask for a stream on a connection of its own and read it to the end."""
-    connection = http.client.HTTPConnection(*server.address, timeout=PATIENCE_S)
-    connection.connect()
-    raw = json.dumps({"stream": True, **body})
-    result = Stream(time.monotonic())
-    connection.request("POST", path, raw)
-    response = connection.getresponse()
-    assert response.status == 200, response.read()
-    for line in iter(response.readline, b""):
-        at = time.monotonic()
-        data = line.decode().removeprefix("data: ").strip()
-        if data.startswith("{"):
-            result.times.append(at)
-            result.events.append(json.loads(data))
-        elif data:
-            result.last = data
-    connection.close()
-    return result
-
-
-def exchange(server: Server, sent: bytes) -> bytes:
-    """Everything that comes back until the server closes."""
-    with socket.create_connection(server.address, timeout=PATIENCE_S) as connection:
-        connection.sendall(sent)
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def raw_post(path: str, body: bytes, *headers: str, version: str = "1.1") -> bytes:
-    """The bytes of a request."""
-    lines = [f"POST {path} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-# The timetable, by a scripted clock
-
-
-def test_due_times_are_known_numbers() -> None:
-    """Token i is due at start + ttft + i * itl."""
-    timetable = Timetable(start=100.0, ttft_s=0.5, itl_s=0.25)
-    assert [timetable.due(index) for index in range(4)] == [100.5, 100.75, 101.0, 101.25]
-
-
-def test_due_times_do_not_drift() -> None:
-    """A million tokens on, the due time is still one multiplication away from the start."""
-    assert Timetable(0.0, 0.0, 0.005).due(1_000_000) == 5000.0
-
-
-def test_token_is_never_taken_early() -> None:
-    """A clock just before the due time gives nothing; at the due time it gives the token."""
-    pacer = Pacer(Timetable(0.0, 0.5, 0.25), count=2)
-    assert list(pacer.take(0.4999)) == []
-    assert list(pacer.take(0.5)) == [0]
-
-
-def test_late_wake_up_does_not_accumulate() -> None:
-    """After a late wake-up the missed tokens come together and the next one at its own time."""
-    pacer = Pacer(Timetable(0.0, 0.5, 0.25), count=6)
-    taken = [list(pacer.take(now)) for now in (0.5, 1.1, 1.25)]
-    assert taken == [[0], [1, 2], [3]]
-    assert pacer.next_due == 1.5
-
-
-def test_pacer_ends() -> None:
-    """However late the clock, each token comes once."""
-    pacer = Pacer(Timetable(0.0, 0.5, 0.25), count=3)
-    assert list(pacer.take(99.0)) == [0, 1, 2]
-    assert pacer.done
-    assert list(pacer.take(100.0)) == []
-
-
-@dataclass(eq=False)
-class FakeJob:
-    """A request that writes down when it was started."""
-
-    arrival: float
-    starts: list[float] = field(default_factory=list)
-
-    def begin(self, start: float) -> None:
-        """Write it down."""
-        self.starts.append(start)
-
-
-def test_queue_without_limit_starts_all_at_arrival() -> None:
-    """Without a limit nobody waits."""
-    queue = Queue(limit=0)
-    jobs = [FakeJob(float(index)) for index in range(5)]
-    for job in jobs:
-        queue.join(job)
-    assert [job.starts for job in jobs] == [[0.0], [1.0], [2.0], [3.0], [4.0]]
-
-
-def test_queue_is_first_come_first_served() -> None:
-    """A freed slot goes to the one that waits longest, at the time it was freed."""
-    queue = Queue(limit=1)
-    first, second, third = jobs = [FakeJob(0.0), FakeJob(1.0), FakeJob(2.0)]
-    for job in jobs:
-        queue.join(job)
-    assert (queue.running, queue.waiting) == (1, 2)
-    queue.leave(first, 5.0)
-    queue.leave(second, 7.0)
-    assert [job.starts for job in jobs] == [[0.0], [5.0], [7.0]]
-    queue.leave(third, 9.0)
-    assert (queue.running, queue.waiting) == (0, 0)
-
-
-def test_service_never_starts_before_arrival() -> None:
-    """A slot that was free by timetable before the request came starts it at its arrival."""
-    queue = Queue(limit=1)
-    first, second = FakeJob(0.0), FakeJob(1.0)
-    queue.join(first)
-    queue.join(second)
-    queue.leave(first, 0.9)
-    assert second.starts == [1.0]
-
-
-def test_leaving_the_queue_frees_no_slot() -> None:
-    """Who gives up while waiting takes nobody's slot along."""
-    queue = Queue(limit=1)
-    first, second, third = jobs = [FakeJob(0.0), FakeJob(1.0), FakeJob(2.0)]
-    for job in jobs:
-        queue.join(job)
-    queue.leave(second, 3.0)
-    assert (queue.running, queue.waiting) == (1, 1)
-    queue.leave(first, 4.0)
-    assert (second.starts, third.starts) == ([], [4.0])
 
 
 # Tokens and text
@@ -507,7 +269,6 @@ def test_metrics_count_tokens(start: Start) -> None:
         ("POST", "/v1/completions", b'{"prompt": "x", "max_tokens": 0}', 400, "max_tokens"),
         ("POST", "/v1/completions", b'{"prompt": "x", "max_tokens": true}', 400, "max_tokens"),
         ("POST", "/v1/completions", b'{"prompt": "x", "stop": ""}', 400, "stop"),
-        ("POST", "/v1/completions", b'{"prompt": "x", "echo": true}', 400, "echo"),
         ("POST", "/v1/completions", b'{"prompt": "x", "n": 2}', 400, "`n`"),
         ("POST", "/v1/chat/completions", b'{"messages": []}', 400, "messages"),
         ("POST", "/v1/chat/completions", b'{"messages": [{"content": [{"type": "image_url"}]}]}', 400, "content"),

@@ -6,7 +6,8 @@ the same ``--seed`` and ``--steps`` make the same bytes: all randomness is seede
 fixed order. Another processor may round differently.
 
 Beside it: ``python -m tools.train_tiny.ask URL`` scores a running server, and
-``python -m tools.train_tiny.rotate_half DIR GGUF`` checks the safetensors.
+``python -m tools.train_tiny.rotate_half DIR GGUF`` checks the safetensors. ``python -m tools.tiny_safetensors`` makes
+them from the GGUF file, without training.
 """
 
 import argparse
@@ -21,7 +22,10 @@ def main() -> None:
     """Train, score, and write the files."""
     options = _options()
     _use_one_thread()
-    from tools.train_tiny.export import rounded, write_gguf, write_safetensors
+    import numpy as np
+
+    from tools.train_tiny.export import rounded, write_gguf
+    from tools.train_tiny.hugging_face import write_safetensors
     from tools.train_tiny.tasks import held_out, write_questions
     from tools.train_tiny.training import accuracy, train
 
@@ -33,7 +37,7 @@ def main() -> None:
     model = options.out / "tiny.gguf"
     write_gguf(model, weights)
     if options.safetensors:
-        write_safetensors(options.safetensors, weights)
+        write_safetensors(options.safetensors, {name: np.asarray(value) for name, value in weights.items()})
 
     print(f"{sum(value.size for value in weights.values())} parameters, {model.stat().st_size} bytes")
     print(f"sha256 {hashlib.sha256(model.read_bytes()).hexdigest()}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from pytest_kitt.cards import EngineCard
-from pytest_kitt.dialect.openai import bounded
+from pytest_kitt.dialect.answer import bounded
 from pytest_kitt.engine.base import Access, RunningEngine
+from pytest_kitt.engine.health import Health
 from pytest_kitt.errors import EngineStartError, UserError
 from pytest_kitt.matrix import Cell, base_url
 from pytest_kitt.settings import SECRET_ENV, Settings
@@ -22,12 +24,47 @@ _MAX_LISTED = 20
 
 def access(settings: Settings) -> Access:
     """How the settings say that the server is reached."""
-    headers = list(settings.header)
-    if settings.api_key:
-        headers.append(("Authorization", f"Bearer {settings.api_key}"))
     if settings.ca_file and not Path(settings.ca_file).is_file():
         raise UserError(f"--kitt-ca-file: {settings.ca_file} is no file")
-    return Access(base_url(settings.url), tuple(headers), settings.ca_file, settings.request_timeout)
+    url = base_url(settings.url)
+    return Access(url, headers(settings), settings.ca_file, settings.request_timeout, _proxy_for(url))
+
+
+def headers(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """What each request to a server carries that others have configured."""
+    key = (("Authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
+    return (*settings.header, *key)
+
+
+def _proxy_for(url: str) -> str:
+    """The HTTP proxy that the environment names for an address; never for this machine itself."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1" or proxy_bypass(host):
+        return ""
+    proxy = getproxies().get(parts.scheme, "")
+    if proxy and not proxy.startswith("http://"):
+        raise UserError(
+            f"{parts.scheme.upper()}_PROXY names a proxy that is not http://; to go without, set NO_PROXY={host}"
+        )
+    return proxy
+
+
+def model_of(http: httpx.Client, named: str) -> str:
+    """The model of a service that is up: the named one if it has it, else its only one; EngineStartError (model)."""
+    try:
+        response = http.get(_MODELS, timeout=_PROBE_TIMEOUT_S)
+        names = _names(response) if response.status_code == httpx.codes.OK else []
+    except httpx.TransportError:
+        names = []
+    if named and names and named not in names:
+        raise EngineStartError(f"--kitt-model: the service has no {named!r}; it has: {_listing(names)}", kind="model")
+    if not named and len(names) != 1:
+        found = f"it has {len(names)}: {_listing(names)}" if names else "it does not list its models"
+        raise EngineStartError(f"--kitt-compose: which model? {found}; add --kitt-model=NAME", kind="model")
+    return named or names[0]
 
 
 def served_model(settings: Settings) -> str:
@@ -58,7 +95,16 @@ def reached(
             raise EngineStartError(f"{reach.url} does not answer: {error}", kind="unreachable") from error
         if response.status_code in (401, 403):
             raise EngineStartError(f"{reach.url} refuses the API key (status {response.status_code})", kind="refused")
-        yield RunningEngine(cell, card, reach, http=http, version=ask_version(card, http))
+        health = Health(card, http, usual_status=_health_status(card, http))
+        yield RunningEngine(cell, card, reach, http=http, version=ask_version(card, http), health=health)
+
+
+def _health_status(card: EngineCard, http: httpx.Client) -> int:
+    """What the health path answers while all is well: behind a gateway that may be an error."""
+    try:
+        return http.get(card.health, timeout=_PROBE_TIMEOUT_S).status_code
+    except httpx.TransportError:
+        return httpx.codes.OK
 
 
 def _list_models(settings: Settings) -> list[str]:
@@ -69,7 +115,8 @@ def _list_models(settings: Settings) -> list[str]:
     except httpx.TransportError as error:
         reason = bounded(str(error)) or type(error).__name__
         raise UserError(
-            f"--kitt-url: {reach.url} cannot be reached: {reason}; is the server up, and the port right?"
+            f"--kitt-url: {reach.url} cannot be reached{_by_way_of(reach)}: {reason}; "
+            "is the server up, and the port right?"
         ) from error
     except OSError as error:
         raise UserError(f"--kitt-ca-file: {settings.ca_file} is no usable PEM file: {error}") from error
@@ -83,6 +130,14 @@ def _list_models(settings: Settings) -> list[str]:
             "check address and path, or name the model with --kitt-model"
         )
     return _names(response) if status == httpx.codes.OK else []
+
+
+def _by_way_of(reach: Access) -> str:
+    """Which proxy of the environment is in between; without its name and password."""
+    if not reach.proxy:
+        return ""
+    parts = urlsplit(reach.proxy)
+    return f" through the proxy {parts.hostname}:{parts.port or 80} (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
 
 
 def _names(response: httpx.Response) -> list[str]:

@@ -1,6 +1,6 @@
-"""How requests and answers of the OpenAI API look in JSON, in vLLM's manner."""
+"""What does a request of the OpenAI API ask for? Its JSON, checked in vLLM's manner, and how it is refused."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
@@ -9,12 +9,9 @@ from typing import Any
 import orjson
 
 from pytest_kitt.engine.simulated import text
-from pytest_kitt.engine.simulated.text import Output
 from pytest_kitt.engine.simulated.wire import Response
 
-DONE = b"data: [DONE]\n\n"
-
-_NOT_SIMULATED = ("echo", "logprobs", "top_logprobs", "prompt_logprobs")
+MAX_LOGPROBS = 20
 
 
 class RefusedError(Exception):
@@ -40,6 +37,17 @@ class RefusedError(Exception):
         return Response(self.status, orjson.dumps({"error": error}), headers=self._headers)
 
 
+GREEDY = "greedy"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that may be called, with the JSON schema of its parameters."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a client asks to be generated.
@@ -47,6 +55,10 @@ class Ask:
     Attributes:
         prompt: the text, of a chat after the template.
         sampling: what decides the text beside the prompt; None: every request gets its own.
+        echo: the answer begins with the prompt.
+        logprobs: how many alternatives to say for each token of the answer; None: not even its own log-probability.
+        prompt_logprobs: likewise for the prompt's.
+        tool: what the answer calls.
 
     """
 
@@ -58,6 +70,10 @@ class Ask:
     sampling: str | None
     stream: bool
     include_usage: bool
+    echo: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    tool: Tool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,62 +83,6 @@ class Limits:
     model: str
     default_tokens: int
     context: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One answer, as a stream of events or as a whole."""
-
-    id: str
-    created: int
-    model: str
-    ask: Ask
-    output: Output
-
-    def opening(self) -> Iterator[bytes]:
-        """What goes out just before the first token."""
-        if self.ask.chat:
-            yield self._event([self._choice({"role": "assistant", "content": ""}, None)])
-
-    def token(self, index: int) -> bytes:
-        """The event that carries one token."""
-        piece = self.output.pieces[index]
-        last = index + 1 == len(self.output.pieces)
-        part = {"content": piece} if self.ask.chat else piece
-        return self._event([self._choice(part, self.output.finish_reason if last else None)])
-
-    def closing(self) -> Iterator[bytes]:
-        """What goes out after the last token."""
-        if self.ask.include_usage:
-            yield self._event([], usage=self._usage())
-        yield DONE
-
-    def whole(self) -> bytes:
-        """The body of an answer that is not streamed."""
-        message = {"role": "assistant", "content": self.output.text}
-        choice: dict[str, object] = {
-            "index": 0,
-            "logprobs": None,
-            "finish_reason": self.output.finish_reason,
-            **({"message": message} if self.ask.chat else {"text": self.output.text}),
-        }
-        kind = "chat.completion" if self.ask.chat else "text_completion"
-        return orjson.dumps(self._envelope(kind, [choice]) | {"usage": self._usage()})
-
-    def _choice(self, part: object, finish_reason: str | None) -> dict[str, object]:
-        name = "delta" if self.ask.chat else "text"
-        return {"index": 0, name: part, "logprobs": None, "finish_reason": finish_reason}
-
-    def _event(self, choices: list[dict[str, object]], **more: object) -> bytes:
-        kind = "chat.completion.chunk" if self.ask.chat else "text_completion"
-        return b"data: %b\n\n" % orjson.dumps(self._envelope(kind, choices) | more)
-
-    def _envelope(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
-
-    def _usage(self) -> dict[str, int]:
-        prompt, completion = self.ask.prompt_tokens, len(self.output.pieces)
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def read_json(raw: bytes) -> dict[str, Any]:
@@ -139,20 +99,26 @@ def read_json(raw: bytes) -> dict[str, Any]:
 def read_ask(body: dict[str, Any], limits: Limits, *, chat: bool) -> Ask:
     """The checked request."""
     check_model(body, limits.model)
-    _check_simulated(body)
+    if _read(body, "n", int, 1) != 1 or _read(body, "best_of", int, 1) != 1:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "`n` and `best_of` above 1 are not simulated")
     prompt = read_messages(body) if chat else _read_prompt(body)
     prompt_tokens = text.count(prompt)
     options = _read(body, "stream_options", dict, {})
     stream = _read(body, "stream", bool, False)
+    echo = _read_echo(body, chat=chat)
     return Ask(
         chat=chat,
         prompt=prompt,
         prompt_tokens=prompt_tokens,
-        max_tokens=_read_max_tokens(body, limits, prompt_tokens),
+        max_tokens=_read_max_tokens(body, limits, prompt_tokens, least=0 if echo else 1),
         stop=_read_stop(body),
         sampling=_read_sampling(body),
         stream=stream,
         include_usage=stream and _read(options, "include_usage", bool, False),
+        echo=echo,
+        logprobs=_read_chat_logprobs(body) if chat else _read_logprobs(body, "logprobs"),
+        prompt_logprobs=_read_prompt_logprobs(body, stream=stream),
+        tool=_read_tool(body) if chat else None,
     )
 
 
@@ -208,12 +174,12 @@ def _decode(tokens: list[object], name: str) -> str:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"`{name}`: {error}") from error
 
 
-def _read_max_tokens(body: dict[str, Any], limits: Limits, prompt_tokens: int) -> int:
+def _read_max_tokens(body: dict[str, Any], limits: Limits, prompt_tokens: int, *, least: int) -> int:
     room = limits.context - prompt_tokens
     default = max(1, min(limits.default_tokens, room))
     max_tokens: int = _read(body, "max_completion_tokens", int, _read(body, "max_tokens", int, default))
-    if max_tokens < 1:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"max_tokens must be at least 1, got {max_tokens}.")
+    if max_tokens < least:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"max_tokens must be at least {least}, got {max_tokens}.")
     if max_tokens > room:
         raise RefusedError(
             HTTPStatus.BAD_REQUEST,
@@ -234,17 +200,61 @@ def _read_stop(body: dict[str, Any]) -> tuple[str, ...]:
 
 def _read_sampling(body: dict[str, Any]) -> str | None:
     if _read(body, "temperature", float, 1.0) == 0:
-        return "greedy"
+        return GREEDY
     seed = _read(body, "seed", int, None)
     return None if seed is None else f"seed {seed}"
 
 
-def _check_simulated(body: dict[str, Any]) -> None:
-    asked = [name for name in _NOT_SIMULATED if body.get(name) not in (None, False)]
-    if asked:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, f"`{asked[0]}` is not simulated")
-    if _read(body, "n", int, 1) != 1 or _read(body, "best_of", int, 1) != 1:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "`n` and `best_of` above 1 are not simulated")
+def _read_echo(body: dict[str, Any], *, chat: bool) -> bool:
+    echo: bool = _read(body, "echo", bool, False)
+    if echo and chat:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "`echo` is not simulated for chat; ask for a completion")
+    return echo
+
+
+def _read_logprobs(body: dict[str, Any], name: str) -> int | None:
+    asked: int | None = None if body.get(name) is False else _read(body, name, int, None)
+    if asked is not None and not 0 <= asked <= MAX_LOGPROBS:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"`{name}` must be from 0 to {MAX_LOGPROBS}, got {asked}.")
+    return asked
+
+
+def _read_chat_logprobs(body: dict[str, Any]) -> int | None:
+    asked: bool = _read(body, "logprobs", bool, False)
+    top = _read_logprobs(body, "top_logprobs")
+    if top and not asked:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "`top_logprobs` needs `logprobs` to be true")
+    return top or 0 if asked else None
+
+
+def _read_prompt_logprobs(body: dict[str, Any], *, stream: bool) -> int | None:
+    asked = _read_logprobs(body, "prompt_logprobs")
+    if asked is not None and stream:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "`prompt_logprobs` are not available when `stream` is true")
+    return asked
+
+
+def _read_tool(body: dict[str, Any]) -> Tool | None:
+    """The tool that is called: the one that `tool_choice` names, or the first; none behind a tool's result."""
+    tools = [_read_function(tool) for tool in _read(body, "tools", list, [])]
+    choice = body.get("tool_choice")
+    if not tools or choice == "none":
+        return None
+    if isinstance(choice, dict):
+        wanted = _read_function(choice).name
+        named = [tool for tool in tools if tool.name == wanted]
+        if not named:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"`tool_choice` names {wanted!r}, which is not among `tools`")
+        return named[0]
+    answered = _read(body["messages"][-1], "role", str, "user") == "tool"
+    return None if answered and choice != "required" else tools[0]
+
+
+def _read_function(tool: object) -> Tool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "A tool must be an object with a `function` that has a `name`")
+    return Tool(function["name"], _read(function, "parameters", dict, {}))
 
 
 def _read(body: dict[str, Any], name: str, kind: type, default: Any) -> Any:

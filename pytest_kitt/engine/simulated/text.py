@@ -6,7 +6,7 @@ So words separated by single spaces count additively, and a token's id is its ow
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import shake_256
 from itertools import accumulate
 from typing import Literal
@@ -17,17 +17,37 @@ _RIMES = ("a", "e", "i", "o", "u", "an", "en", "in", "on", "un", "ar", "er", "or
 WORDS = tuple(f" {onset}{rime}" for onset in _ONSETS for rime in _RIMES)
 
 
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one request answers: the text each token shows, and why it ends."""
+    """What one request answers: the text each token shows, and why it ends.
+
+    Attributes:
+        pieces: one for each token; empty where a stop string hides it.
+        finish_reason: why the last of them is the last.
+        reasoning: how many of them, from the first on, are reasoning.
+        calls: what follows the reasoning calls a tool: its name, then its arguments.
+        made: the tokens before a stop string hid anything of them.
+
+    """
 
     pieces: tuple[str, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
+    reasoning: int = 0
+    calls: bool = False
+    made: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
-        """All that is shown."""
-        return "".join(self.pieces)
+        """All that is shown behind the reasoning."""
+        return "".join(self.pieces[self.reasoning :])
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens as they were made."""
+        return self.made or self.pieces
 
 
 def split(text: str) -> list[str]:
@@ -42,8 +62,13 @@ def count(text: str) -> int:
 
 def encode(text: str) -> list[int]:
     """The ids of the text's tokens."""
+    return [token_id(piece) for piece in split(text)]
+
+
+def token_id(piece: str) -> int:
+    """The id of one token."""
     # The leading 1 keeps zero bytes; seven bytes stay below 2**53, so that the id is exact in every JSON reader.
-    return [int.from_bytes(b"\x01" + piece.encode()) for piece in split(text)]
+    return int.from_bytes(b"\x01" + piece.encode())
 
 
 def decode(ids: Iterable[int]) -> str:
@@ -89,7 +114,7 @@ def cut(output: Output, stops: Sequence[str]) -> Output:
     ends = list(accumulate(map(len, output.pieces)))
     made = next(index for index, end in enumerate(ends) if end >= complete) + 1
     shown = (text[:visible][end - len(piece) : end] for piece, end in zip(output.pieces[:made], ends, strict=False))
-    return Output(tuple(shown), "stop")
+    return Output(tuple(shown), "stop", made=output.pieces[:made])
 
 
 def draw_fraction(key: str) -> float:

@@ -1,102 +1,69 @@
-"""When each token is due, and which request is served next. Pure: every time is a number handed in."""
+"""Which times has a request of its own? Drawn by seed and number, before anything slows it down. Pure.
 
-from collections import deque
+The same seed and the same number of the request give the same times, whatever else is going on.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import repeat
+from random import Random
+
+from pytest_kitt.engine.simulated.distribution import Constant, Distribution
+
+_MS_PER_S = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
-    """The due times of one request: absolute, so that a late wake-up delays one token and never the ones after it.
+class Speed:
+    """How fast the engine is when it does nothing else.
 
     Attributes:
-        start: when its service starts, in seconds of the server's clock.
-        ttft_s: from the start to the first token.
-        itl_s: from each token to the next.
+        ttft_ms: from the start of a request's service to its first token.
+        itl_ms: from each token to the next.
+        prefill_us: what each token of the prompt adds to the TTFT, in microseconds.
+        stall_rate: share of the gaps between tokens that are lengthened.
+        stall_ms: by how much.
 
     """
 
-    start: float
-    ttft_s: float
-    itl_s: float
-
-    def due(self, index: int) -> float:
-        """When token `index`, counted from 0, is due."""
-        return self.start + self.ttft_s + index * self.itl_s
+    ttft_ms: Distribution
+    itl_ms: Distribution
+    prefill_us: float = 0.0
+    stall_rate: float = 0.0
+    stall_ms: float = 0.0
 
 
-class Pacer:
-    """Hands out the tokens of one request, each once and none before it is due."""
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """From one token to the next, in seconds: what a fuller batch stretches, and what it does not."""
 
-    def __init__(self, timetable: Timetable, count: int) -> None:
-        self.timetable = timetable
-        self.count = count
-        self.taken = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every token was taken."""
-        return self.taken == self.count
-
-    @property
-    def next_due(self) -> float:
-        """When the next token is due."""
-        return self.timetable.due(self.taken)
-
-    def take(self, now: float) -> range:
-        """The tokens that are due by `now` and were not taken yet."""
-        first = self.taken
-        while not self.done and self.next_due <= now:
-            self.taken += 1
-        return range(first, self.taken)
+    own_s: float
+    stall_s: float
 
 
-class Job(Protocol):
-    """What the queue needs of a request: to know when it arrived, and to be told when its service starts."""
-
-    @property
-    def arrival(self) -> float:
-        """When the request was there."""
-
-    def begin(self, start: float) -> None:
-        """Be served from `start` on."""
+def draw_ttft_s(speed: Speed, seed: int, number: int) -> float:
+    """The drawn part of the TTFT of request `number`, in seconds."""
+    if isinstance(speed.ttft_ms, Constant):
+        return speed.ttft_ms.value / _MS_PER_S
+    return speed.ttft_ms.at(Random(f"ttft {seed} {number}").random()) / _MS_PER_S
 
 
-class Queue:
-    """First come, first served: at most `limit` jobs run and the others wait; 0 is no limit."""
+def draw_prefill_s(speed: Speed, seed: int, number: int, *, prompt_tokens: int, cached_tokens: int = 0) -> float:
+    """The TTFT of a request alone on the engine, in seconds: drawn, plus the prompt's, less the cached share."""
+    whole_s = draw_ttft_s(speed, seed, number) + prompt_tokens * speed.prefill_us / 1e6
+    return whole_s * (1 - cached_tokens / prompt_tokens) if cached_tokens else whole_s
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._running: set[Job] = set()
-        self._waiting: deque[Job] = deque()
 
-    @property
-    def running(self) -> int:
-        """How many are in service."""
-        return len(self._running)
+def draw_gaps(speed: Speed, seed: int, number: int) -> Iterator[Gap]:
+    """The gaps of request `number`, without end."""
+    if isinstance(speed.itl_ms, Constant) and not speed.stall_rate:
+        return repeat(Gap(speed.itl_ms.value / _MS_PER_S, 0.0))
+    return _draw_gaps(speed, seed, number)
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for a slot."""
-        return len(self._waiting)
 
-    def join(self, job: Job) -> None:
-        """Start the job at its arrival, or let it wait."""
-        if self._limit and self.running >= self._limit:
-            self._waiting.append(job)
-            return
-        self._start(job, job.arrival)
-
-    def leave(self, job: Job, now: float) -> None:
-        """Forget the job, finished or given up at `now`; the slot it held goes to the first that waits."""
-        if job not in self._running:
-            self._waiting.remove(job)
-            return
-        self._running.remove(job)
-        if self._waiting:
-            successor = self._waiting.popleft()
-            self._start(successor, max(now, successor.arrival))
-
-    def _start(self, job: Job, start: float) -> None:
-        self._running.add(job)
-        job.begin(start)
+def _draw_gaps(speed: Speed, seed: int, number: int) -> Iterator[Gap]:
+    gaps, stalls = Random(f"itl {seed} {number}"), Random(f"stall {seed} {number}")
+    while True:
+        own_s = speed.itl_ms.at(gaps.random()) / _MS_PER_S
+        stalled = stalls.random() < speed.stall_rate
+        yield Gap(own_s, speed.stall_ms / _MS_PER_S if stalled else 0.0)

@@ -1,4 +1,4 @@
-"""How does the client child talk to its parent? Frames on its standard output: kind, length, payload."""
+"""How does a client child talk to its parent? Frames on its standard output: kind, length, payload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-BLOCK, PROGRESS, ENDING, FATAL = b"B", b"P", b"E", b"X"
+READY, BLOCK, PROGRESS, DONE, ENDING, FATAL = b"R", b"B", b"P", b"D", b"E", b"X"
 _HEAD = struct.Struct("<cI")
 
 
@@ -16,9 +16,20 @@ def write(stream: BinaryIO, kind: bytes, payload: bytes) -> None:
     stream.flush()
 
 
-def read(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Each whole (kind, payload) until the stream ends."""
-    while len(head := stream.read(_HEAD.size)) == _HEAD.size:
-        kind, size = _HEAD.unpack(head)
-        if len(payload := stream.read(size)) == size:
+class Incoming:
+    """Puts frames together from what a pipe gives."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The (kind, payload) of each frame that this completes."""
+        self._buffer += data
+        while len(self._buffer) >= _HEAD.size:
+            kind, size = _HEAD.unpack_from(self._buffer)
+            end = _HEAD.size + size
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEAD.size : end])
+            del self._buffer[:end]
             yield kind, payload

@@ -1,423 +1,786 @@
-"""How is a closed loop of requests sent and timed? One thread, one epoll, nothing else in the timed path.
+"""How is a load sent and timed? One thread, one poll, nothing else in the timed path.
 
-A read is stamped and framed at once; streams and JSON are parsed when nothing is waiting. The clock starts when all
-connections stand. Warm-up requests hand their slots over without draining, and when the last measured request has been
-sent, uncounted ones keep the load up until the last measured one has ended.
+A read is stamped and kept at once; framing, streams and JSON are undone when nothing is waiting. The clock starts when
+all connections stand. In a closed loop a slot is handed over the moment its answer ends; in an open one requests go out
+when they are due, each on a connection that is free. Warm-up requests come first and hand over without draining; when
+the last measured request has been sent, uncounted ones keep the load up until the last measured one has ended.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
-import select
+import resource
 import ssl
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
+import sys
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from operator import sub
+from pathlib import Path
+from typing import Any
 
-from pytest_kitt.dialect import openai
+from pytest_kitt.dialect import apis
+from pytest_kitt.dialect.answer import Answer, Reader, bounded, error_detail
+from pytest_kitt.dialect.finish import LENGTH
+from pytest_kitt.load import arrivals
 from pytest_kitt.load.client.bodies import Bodies
-from pytest_kitt.load.client.clock import Clock, monotonic_ns
-from pytest_kitt.load.client.connection import Connection, Target
+from pytest_kitt.load.client.clock import ANCILLARY_BYTES, Clock, monotonic_ns, unpack_stamp
+from pytest_kitt.load.client.connection import READ_BYTES, Connection, Target
 from pytest_kitt.load.client.http import BadHttp, Response
-from pytest_kitt.load.spec import ClientSpec
-from pytest_kitt.measure.records import MAX_BLOCK_BYTES, Failure, Phase, Request, RequestTable
+from pytest_kitt.load.client.poller import READ, WRITE, Poller
+from pytest_kitt.load.spec import ClientSpec, Ending, Look
+from pytest_kitt.measure.records import MAX_BLOCK_BYTES, CountedBy, Failure, Phase, RequestTable
 
-_TICK_S = 0.05
-_PROGRESS_NS = 200_000_000
+_MAX_TICK_NS, _MIN_TICK_NS = 200_000_000, 5_000_000
 _OPENING_NS = 10_000_000_000
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_OPENING_AT_ONCE = 256  # a listen queue is rarely longer
 _FLUSH_BYTES = MAX_BLOCK_BYTES * 3 // 4
-_MAX_BACKLOG_BYTES = 64 << 20
+_TEXTS_WAIT_NS = 1_000_000_000  # answers are worth keeping even if all else is lost
+_MAX_HELD_BYTES = 64 << 20
+_MAX_ENDED = 128
+_MAX_ERROR_BODY_BYTES = 64 << 10
+_LATE_NS = 5_000_000
+_MAX_NAP_NS, _MIN_NAP_NS = 2_000_000, 100_000
+_NAPS_PER_GAP, _NAPS_PER_REQUEST = 5, 200
 _FAILED_CONNECTS_LIMIT = 20
+_SENDS_PER_LOOK = 16  # a millisecond's worth
+_IDLE_MARGIN_S = 0.5  # from when a server may close an idle connection
 _RESENDS_LIMIT = 3  # a server that closes what it promised to keep gets a new connection for each request
+_MIN_ENDED_TO_GIVE_UP = 50
+_SAMPLES = 8
+_MAX_SAMPLE_CHARS = 20_000
+_SEEN_EVERY, _SEEN_MAX = 16, 4096  # of the gaps between tokens, one in so many is told, and at most so many a tick
+# looking a member up in its enumeration costs more than most lines of the timed path
+_GOOD, _HTTP_STATUS, _CANCELLED = Failure.NONE, Failure.HTTP_STATUS, Failure.CANCELLED
+_WARMUP, _MEASURED = Phase.WARMUP, Phase.MEASURED
+_LOCAL_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
-@dataclass(slots=True)
-class Slot:
-    """One place of the closed loop: its connection and the request under way on it."""
+class Flight:
+    """One request under way, or ended and still unread."""
 
-    connection: Connection | None = None
-    response: Response = field(default_factory=Response)
-    payload: bytes = b""
-    index: int = -1
-    phase: Phase = Phase.WARMUP
-    planned_ns: int = -1
-    send_ns: int = -1
-    connect_ns: int = 0
-    resent: int = 0
-    watched: int = 0
-    busy: bool = False
+    __slots__ = (
+        "connect_ns",
+        "counted",
+        "detail",
+        "end_ns",
+        "error_body",
+        "failure",
+        "index",
+        "keep_text",
+        "lane",
+        "payload",
+        "phase",
+        "planned_ns",
+        "reader",
+        "resent",
+        "response",
+        "send_ns",
+    )
+
+    def __init__(self, lane: Lane, index: int, phase: Phase, planned_ns: int, payload: bytes) -> None:
+        self.lane: Lane | None = lane
+        self.index, self.phase, self.planned_ns, self.payload = index, phase, planned_ns, payload
+        self.send_ns = self.end_ns = -1
+        self.connect_ns = self.resent = self.counted = 0  # counted: its events that are among the tokens so far
+        self.response = Response()
+        self.reader: Reader | None = None
+        self.keep_text = False
+        self.failure = _GOOD
+        self.detail = ""
+        self.error_body = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A request that ended, still unparsed."""
+class Lane:
+    """One place for a request: its connection and what is under way on it."""
 
-    request: Request
-    response: Response
-    failure: Failure
-    detail: str
+    __slots__ = ("connection", "fd", "flight", "free_since", "recvmsg", "watches_write")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.flight: Flight | None = None
+        self.fd = -1
+        self.free_since = 0
+        self.watches_write = False
+        self.recvmsg: Callable[[int, int], tuple[bytes, list[Any], int, Any]] | None = None  # of a stamped connection
 
 
-class ClosedLoop:
-    """Runs one ClientSpec; ``emit`` gets full tables, ``progress`` gets (done, failed, tokens, in flight)."""
+class LoadLoop:
+    """Runs one ClientSpec.
+
+    Attributes:
+        stop_requested: set it to end the load now, with what there is.
+        released: set when no other client still measures: the cool-down may end.
+
+    """
 
     def __init__(
         self,
         spec: ClientSpec,
         target: Target,
+        poller: Poller,
         *,
         emit: Callable[[RequestTable], None],
-        progress: Callable[[int, int, int, int], None],
+        progress: Callable[[Look], None],
+        done: Callable[[], None],
+        on_file: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._spec, self._target, self._emit, self._progress = spec, target, emit, progress
+        """``emit`` gets full tables, ``progress`` a look at the load, at each tick.
+
+        ``done`` is told the end of measuring; ``on_file`` gets each readable file that is no connection of the loop's.
+        """
+        self._spec, self._target, self._poller = spec, target, poller
+        self._emit, self._progress, self._done, self._on_file = emit, progress, done, on_file
         self._bodies = Bodies(spec)
-        self._clock = Clock()
-        self._epoll = select.epoll()
-        self._slots = [Slot() for _ in range(spec.concurrency)]
-        self._by_fd: dict[int, Slot] = {}
+        self._clock = Clock(user=spec.user_clock)
+        self._limit_ns = int(spec.timeout_s * 1e9)
+        self._tick_ns = max(_MIN_TICK_NS, min(_MAX_TICK_NS, self._limit_ns // 10))
+        self._lanes: list[Lane] = []
+        self._by_fd: dict[int, Lane] = {}
+        self._free: deque[Lane] = deque()
         self._table = RequestTable()
-        self._finished: deque[Finished] = deque()
-        self._backlog_bytes = 0
-        self._next = self._busy = 0
-        self._free: deque[Slot] = deque()
-        self._sent = Counter[Phase]()
-        self._ended = Counter[Phase]()
-        self._failed = self._tokens = self._failed_connects = self._resends = 0
-        self._zero = self._measuring_since = 0
-        self._progress_at = self._looked_at = 0
+        self._emitted_at = 0
+        self._ended: list[Flight] = []
+        self._partial: deque[Flight] = deque()
+        self._held_bytes = 0  # of ended flights
+        self._dues: Iterator[int] = iter(())
+        self._due = -1  # of the next request of an open loop
+        self._next = spec.client
+        self._in_flight = 0
+        self._sent = [0] * len(Phase)  # by phase
+        self._over = [0] * len(Phase)
+        self._all_ended = self._all_failed = self._measured_failed = self._tokens = 0
+        self._failed_connects = self._resends = self._local_errors = 0
+        self._zero = self._measuring_since = self._tick_at = self._looked_at = 0
+        self._done_said = False
+        self._armed_ns = 0
+        self._nap_s = 0.0
+        self._together = 0  # tokens that came in one read with the one before, in all answers so far
+        self._at_last_tick = (0, 0, 0)  # time, reads, requests that had ended
+        self._goes_on = self._news = True
+        self._reads = self._late_reads = self._merged = self._bundled = self._stall_ns = self._wall_ns = 0
+        self._cpu_s = 0.0
+        self._samples: list[tuple[int, int, str, str]] = []
+        self._ttft_ns: list[int] = []  # since the last tick, for those who look on
+        self._gaps_ns: list[int] = []
+        self._details: dict[str, str] = {}
+        self._stopped = ""
         self.stop_requested = False
-        self.stopped = ""
-        self.details: dict[str, str] = {}
-        self.merged_reads = 0
-        self.stall_ns = 0
-        self.wall_ns = 0
+        self.released = False
 
-    @property
-    def clock(self) -> Clock:
-        """The clock that stamped the reads."""
-        return self._clock
+    # -- the course of a load
 
-    def run(self) -> None:
-        """Opens the connections, sends the load, and emits every record."""
-        self._open_all()
+    def open(self) -> None:
+        """Opens the connections, a good number at a time; one that fails is tried again when it is needed."""
+        waiting = [self._new_lane() for _ in range(self._spec.concurrency or self._spec.connections)]
+        waiting.reverse()
+        deadline = monotonic_ns() + _OPENING_NS
+        opening: set[int] = set()
+        while (waiting or opening) and not self.stop_requested and monotonic_ns() < deadline:
+            while waiting and len(opening) < _OPENING_AT_ONCE:
+                lane = waiting.pop()
+                try:
+                    self._connect(lane)
+                    opening.add(lane.fd)
+                except OSError as error:
+                    self._connect_failed(lane, error)
+            self._poller.arm(deadline)
+            for fd, flags in self._poller.poll(block=True):
+                if fd not in self._by_fd:
+                    self._on_file(fd)
+                elif self._opens_further(self._by_fd[fd], flags):
+                    opening.discard(fd)
+
+    def run(self, zero_ns: int) -> None:
+        """Sends the load from a point in time on, and emits every record."""
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._zero = self._looked_at = self._progress_at = monotonic_ns()
-        for slot in self._slots:
-            self._begin(slot)
-        while not self._over():
+        self._wait_until(zero_ns)
+        self._clock.missing = 0  # what was read before is not timed
+        cpu = time.process_time()
+        self._zero = self._looked_at = zero_ns
+        self._tick_at = zero_ns + self._tick_ns
+        if self._spec.arrivals is not None:
+            dues = arrivals.due_ns(self._spec.arrivals, seed=self._spec.seed)
+            self._dues = arrivals.share(dues, client=self._spec.client, clients=self._spec.clients)
+            self._due = zero_ns + next(self._dues)
+        self._free.extend(self._lanes)
+        while self._goes_on:
             self._look()
-        self.wall_ns = monotonic_ns() - self._zero
+        self._wall_ns = monotonic_ns() - self._zero
         self._cancel_rest()
         self._clock.read_again()
-        gc.enable()
-        while self._finished:
-            self._parse_one()
+        self._clock.close()
+        while self._ended:
+            self._digest_ended()
         self._emit(self._table)
+        gc.enable()
+        self._cpu_s = time.process_time() - cpu
 
-    # -- the loop
+    def ending(self) -> Ending:
+        """The client's own account."""
+        return Ending(
+            clock=self._clock.name,
+            wall_s=self._wall_ns / 1e9,
+            cpu_s=self._cpu_s,
+            max_rss_bytes=_peak_bytes(),
+            clock_drift_ns=self._clock.drift_ns,
+            merged=self._merged,
+            bundled=self._bundled,
+            reads=self._reads,
+            late_reads=self._late_reads,
+            stall_ms=self._stall_ns / 1e6,
+            local_errors=self._local_errors,
+            samples=self._samples,
+            details=self._details,
+            stopped=self._stopped,
+        )
+
+    def _wait_until(self, zero_ns: int) -> None:
+        self._poller.arm(zero_ns)
+        while monotonic_ns() < zero_ns:
+            for fd, flags in self._poller.poll(block=True):
+                if fd in self._by_fd:
+                    self._on_event(self._by_fd[fd], flags, monotonic_ns())
+                else:
+                    self._on_file(fd)
 
     def _look(self) -> None:
-        while self._free:
-            self._begin(self._free.popleft())
-        self.stall_ns = max(self.stall_ns, monotonic_ns() - self._looked_at)
-        events = self._epoll.poll(0 if self._finished else _TICK_S, 4096)
+        wake_ns, waiting = self._tick_at, False
+        if self._due >= 0:
+            wake_ns = self._send_due()
+        elif self._free and self._spec.arrivals is None:
+            self._send_free()
+            waiting = bool(self._free)
+        if wake_ns != self._armed_ns:
+            self._poller.arm(wake_ns)
+            self._armed_ns = wake_ns
+        work = self._ended or self._partial or waiting
+        now = monotonic_ns()
+        self._stall_ns = max(self._stall_ns, now - self._looked_at)
+        if self._nap_s and not work:
+            time.sleep(self._nap_s)
+        events = self._poller.poll(block=not work)
         self._looked_at = now = monotonic_ns()
-        if not events and self._finished:
-            self._parse_one()
+        if not events and work and not waiting:
+            self._digest_one()
+        by_fd = self._by_fd
         for fd, flags in events:
-            if fd in self._by_fd:  # an earlier event of this batch may have closed it
-                self._on_event(self._by_fd[fd], flags)
-        while self._backlog_bytes > _MAX_BACKLOG_BYTES:
-            self._parse_one()
-        if now - self._progress_at >= _PROGRESS_NS:
+            lane = by_fd.get(fd)
+            if lane is None:
+                self._on_file(fd)
+                self._news = True
+            elif flags == READ and lane.recvmsg is not None and lane.flight is not None:
+                self._read_stamped(lane, lane.flight, now)
+            else:
+                self._on_event(lane, flags, now)
+        while self._held_bytes > _MAX_HELD_BYTES or len(self._ended) > _MAX_ENDED:
+            self._digest_ended()
+        if now >= self._tick_at:
             self._on_tick(now)
+        if self._news or self.stop_requested:
+            self._news = False
+            self._goes_on = not self._is_over()
 
     def _on_tick(self, now: int) -> None:
-        self._progress_at = now
+        self._tick_at = now + self._tick_ns
+        self._news = True
+        self._nap_s = self._nap_ns(now) / 1e9
         self._clock.refresh(now)
-        limit = int(self._spec.timeout_s * 1e9)
-        for slot in self._slots:
-            if slot.busy and now - slot.planned_ns > limit:
-                self._fail(slot, Failure.TIMEOUT, f"no complete answer within {self._spec.timeout_s:g} s")
-        self._progress(self._ended[Phase.MEASURED], self._failed, self._tokens, self._busy)
+        held = 0
+        self._partial.clear()
+        for lane in self._lanes:
+            flight = lane.flight
+            if flight is None:
+                continue
+            if now - flight.planned_ns > self._limit_ns:
+                self._fail(lane, Failure.TIMEOUT, self._too_late())
+            elif size := flight.response.held_bytes:
+                held += size
+                self._partial.append(flight)
+        while held > _MAX_HELD_BYTES and self._partial:  # never idle: then at once
+            held -= self._partial[0].response.held_bytes
+            self._digest_partial()
+        if self._table.texts and now - self._emitted_at > _TEXTS_WAIT_NS:
+            self._emit_table()
+        self._give_up_if_hopeless()
+        self._progress(self._look_on(now))
 
-    def _over(self) -> bool:
-        if self.stop_requested or self.stopped:
-            self.stopped = self.stopped or "cancelled"
-            return True
-        if not self._busy and not self._free:
-            return True
-        return self._measured_all_sent() and self._ended[Phase.MEASURED] == self._sent[Phase.MEASURED] > 0
+    def _look_on(self, now: int) -> Look:
+        """How far the load is."""
+        phase = Phase.COOLDOWN if self._done_said else Phase.MEASURED if self._measuring_since else Phase.WARMUP
+        look = Look(
+            done=self._over[Phase.MEASURED],
+            failed=self._measured_failed,
+            tokens=self._tokens,
+            in_flight=self._in_flight,
+            reads=self._reads,
+            warmed=self._over[Phase.WARMUP],
+            phase=phase,
+            measured_ns=max(0, now - self._measuring_since) if self._measuring_since else 0,
+            ttft_ns=self._ttft_ns,
+            gaps_ns=self._gaps_ns,
+        )
+        self._ttft_ns, self._gaps_ns = [], []
+        return look
 
-    # -- requests
+    def _nap_ns(self, now: int) -> int:
+        """How long to rest before each look, so that one look finds what several would.
+
+        The kernel knows when the bytes came, so nothing is lost but the time until a slot is handed over: kept under
+        half a per cent of a request, and a fifth of the time between two reads of a stream. As soon as two tokens come
+        in one read there is no rest any more, and none in an open loop.
+        """
+        then, reads, over = self._at_last_tick
+        self._at_last_tick = (now, self._reads, sum(self._over))
+        if self._spec.arrivals is not None or self._clock.name != "kernel" or self._together or not then:
+            return 0
+        slot_ns = (now - then) * self._in_flight
+        gap_ns = slot_ns // max(1, self._reads - reads)
+        request_ns = slot_ns // max(1, sum(self._over) - over)
+        nap_ns = min(_MAX_NAP_NS, gap_ns // _NAPS_PER_GAP, request_ns // _NAPS_PER_REQUEST)
+        return nap_ns if nap_ns >= _MIN_NAP_NS else 0
+
+    def _give_up_if_hopeless(self) -> None:
+        if self._all_ended < _MIN_ENDED_TO_GIVE_UP or self._stopped:
+            return
+        share = self._all_failed / self._all_ended
+        if share >= self._spec.max_error_share:
+            self._stopped = f"{self._all_failed} of {self._all_ended} requests failed"
+
+    def _is_over(self) -> bool:
+        if self.stop_requested or self._stopped:
+            self._stopped = self._stopped or "cancelled"
+            return True
+        if not (self._measured_all_sent() and self._all_measured_over()):
+            return False
+        if not self._done_said:
+            self._done_said = True
+            self._done()
+        return self.released or not self._spec.hold
+
+    # -- what is sent when
 
     def _measured_all_sent(self) -> bool:
         if self._spec.requests:
-            return self._sent[Phase.MEASURED] >= self._spec.requests
-        started = self._measuring_since
-        return started > 0 and monotonic_ns() - started >= self._spec.seconds * 1e9
+            return self._sent[_MEASURED] >= self._spec.requests
+        if not self._measuring_since:
+            return False
+        now = self._due if self._due >= 0 else monotonic_ns()
+        return now - self._measuring_since >= self._spec.seconds * 1e9
+
+    def _all_measured_over(self) -> bool:
+        return self._over[_MEASURED] == self._sent[_MEASURED]
 
     def _phase_of_next(self) -> Phase | None:
-        if self._next < self._spec.warmup:
-            return Phase.WARMUP
+        if self._sent[_WARMUP] < self._spec.warmup:
+            return _WARMUP
         if not self._measured_all_sent():
-            return Phase.MEASURED
+            return _MEASURED
         return Phase.COOLDOWN if self._spec.hold else None
 
-    def _begin(self, slot: Slot) -> None:
-        phase = self._phase_of_next()
-        if phase is None or self.stopped or (phase is Phase.COOLDOWN and self._all_measured_ended()):
-            return
-        now = monotonic_ns()
-        if phase is Phase.MEASURED and not self._measuring_since:
-            self._measuring_since = now
-        slot.index, slot.phase, slot.planned_ns = self._next, phase, now
-        slot.send_ns, slot.connect_ns, slot.resent, slot.busy = -1, 0, 0, True
-        self._busy += 1
-        slot.payload = self._bodies.payload(self._next)
-        self._next += 1
+    def _send_due(self) -> int:
+        """Sends what is due in an open loop; returns when to look again.
+
+        What finds no connection free waits for one, and is late.
+        """
+        for _ in range(_SENDS_PER_LOOK):
+            if self._due > monotonic_ns():
+                break
+            phase = self._phase_of_next()
+            if phase is None:
+                self._due = -1
+                return self._tick_at
+            if not self._free and len(self._lanes) >= self._spec.max_connections:
+                return self._tick_at
+            lane = self._free.pop() if self._free else self._new_lane()
+            self._begin(lane, phase, self._due)
+            self._due = self._zero + next(self._dues)
+        return min(self._due, self._tick_at)
+
+    def _send_free(self) -> None:
+        """Begins on the slots of a closed loop that are free, a few at a time: what comes meanwhile has to be read."""
+        for _ in range(min(_SENDS_PER_LOOK, len(self._free))):
+            lane = self._free.popleft()
+            phase = self._phase_of_next()
+            if phase is not None and not self._stopped:
+                self._begin(lane, phase, lane.free_since or monotonic_ns())
+
+    def _begin(self, lane: Lane, phase: Phase, planned_ns: int) -> None:
+        if phase is _MEASURED and not self._measuring_since:
+            self._measuring_since = planned_ns
+        flight = lane.flight = Flight(lane, self._next, phase, planned_ns, self._bodies.payload(self._next))
+        if phase is _MEASURED:
+            flight.keep_text = self._spec.keep_text or self._sent[phase] < _SAMPLES
+        self._next += self._spec.clients
         self._sent[phase] += 1
-        self._dispatch(slot)
+        self._in_flight += 1
+        self._dispatch(lane, flight)
 
-    def _all_measured_ended(self) -> bool:
-        return self._ended[Phase.MEASURED] == self._sent[Phase.MEASURED]
-
-    def _dispatch(self, slot: Slot) -> None:
-        slot.response = Response()
+    def _dispatch(self, lane: Lane, flight: Flight) -> None:
         try:
-            if slot.connection is None:
-                self._open(slot)
-            elif slot.connection.ready:
-                self._send(slot, slot.connection)
+            if lane.connection is not None and flight.planned_ns - lane.free_since > lane.connection.idle_limit_ns:
+                self._drop(lane)  # the server is about to close it, or has
+            if lane.connection is None:
+                self._connect(lane)
+            elif lane.connection.ready:
+                self._send(lane, flight, lane.connection)
         except OSError as error:
-            self._on_broken(slot, error)
+            self._on_broken(lane, error)
 
-    def _send(self, slot: Slot, connection: Connection) -> None:
+    def _send(self, lane: Lane, flight: Flight, connection: Connection) -> None:
         if not connection.used:
-            slot.connect_ns = connection.connect_ns
-        slot.send_ns = connection.send(slot.payload)
-        self._watch(slot, connection)
+            flight.connect_ns = connection.connect_ns
+            lane.recvmsg = connection.sock.recvmsg if connection.stamped else None
+        flight.send_ns = connection.send(flight.payload)
+        if connection.wants_write != lane.watches_write:
+            self._watch(lane, connection)
 
-    # -- sockets
+    # -- connections
 
-    def _open_all(self) -> None:
-        for slot in self._slots:
-            try:
-                self._open(slot)
-            except OSError:
-                self._drop(slot)
-        deadline = monotonic_ns() + _OPENING_NS
-        while (
-            not self.stop_requested
-            and monotonic_ns() < deadline
-            and any(s.connection and not s.connection.ready for s in self._slots)
-        ):
-            for fd, flags in self._epoll.poll(_TICK_S, 4096):
-                slot = self._by_fd[fd]
-                try:
-                    self._advance(slot, flags)
-                except (OSError, ssl.SSLError) as error:
-                    self._explain(Failure.CONNECT, error)
-                    self._drop(slot)
+    def _new_lane(self) -> Lane:
+        lane = Lane()
+        self._lanes.append(lane)
+        return lane
 
-    def _open(self, slot: Slot) -> None:
-        slot.connection = connection = Connection(self._target, self._clock)
-        fd = connection.sock.fileno()
-        self._by_fd[fd] = slot
-        self._epoll.register(fd, _IN | _OUT)
-        slot.watched = _IN | _OUT
+    def _connect(self, lane: Lane) -> None:
+        lane.connection = Connection(self._target, self._clock)
+        lane.fd = lane.connection.sock.fileno()
+        self._by_fd[lane.fd] = lane
+        self._poller.register(lane.fd, write=True)
+        lane.watches_write = True
 
-    def _drop(self, slot: Slot) -> None:
-        if slot.connection is None:
+    def _drop(self, lane: Lane) -> None:
+        connection, lane.connection = lane.connection, None
+        lane.recvmsg = None
+        if connection is None:
             return
-        fd = slot.connection.sock.fileno()
-        if self._by_fd.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-        slot.connection.close()
-        slot.connection = None
+        if self._by_fd.pop(lane.fd, None) is not None:
+            self._poller.unregister(lane.fd)
+        connection.close()
 
-    def _watch(self, slot: Slot, connection: Connection) -> None:
-        wanted = _IN | (_OUT if connection.wants_write else 0)
-        if wanted != slot.watched:
-            self._epoll.modify(connection.sock.fileno(), wanted)
-            slot.watched = wanted
+    def _watch(self, lane: Lane, connection: Connection) -> None:
+        if connection.wants_write != lane.watches_write:
+            lane.watches_write = connection.wants_write
+            self._poller.modify(lane.fd, write=lane.watches_write)
 
-    def _advance(self, slot: Slot, flags: int) -> None:
+    def _opens_further(self, lane: Lane, flags: int) -> bool:
+        """One step of opening; whether it has come to an end, good or bad."""
+        try:
+            self._advance(lane, flags)
+        except (OSError, ssl.SSLError) as error:
+            self._connect_failed(lane, error)
+            return True
+        return lane.connection is not None and lane.connection.ready
+
+    def _connect_failed(self, lane: Lane, error: OSError) -> None:
+        self._local_errors += error.errno in _LOCAL_ERRORS
+        self._explain(Failure.CONNECT, error)
+        self._drop(lane)
+
+    def _advance(self, lane: Lane, flags: int) -> None:
         """Brings a connection that is not ready one step further."""
-        connection = slot.connection
+        connection = lane.connection
         assert connection is not None
-        if flags & _OUT and not connection.opened:
+        if flags & WRITE and not connection.opened:
             connection.on_connected()
-        elif flags & ~_OUT and (got := connection.receive()) and not got[1]:
+        elif flags & ~WRITE and (got := connection.receive()) and not got[1]:
             raise ConnectionError("the server closed the connection before anything was asked")
         connection.flush()
-        self._watch(slot, connection)
+        self._watch(lane, connection)
 
-    def _on_event(self, slot: Slot, flags: int) -> None:
-        connection = slot.connection
+    # -- what comes back
+
+    def _on_event(self, lane: Lane, flags: int, now: int) -> None:
+        connection, flight = lane.connection, lane.flight
         assert connection is not None
         try:
-            if not connection.ready:
-                self._advance(slot, flags)
-                if connection.ready and slot.busy:
-                    self._send(slot, connection)
-                return
-            if flags & _OUT and connection.wants_write:
-                at = connection.flush()
-                if not slot.response.started:
-                    slot.send_ns = at
-                self._watch(slot, connection)
-            if flags & ~_OUT:
-                self._read(slot, connection)
+            if flags == READ and connection.ready:
+                self._read(lane, flight, connection, now)
+            elif not connection.ready:
+                self._advance(lane, flags)
+                if connection.ready and flight is not None:
+                    self._send(lane, flight, connection)
+            else:
+                self._on_writable(lane, flight, connection)
+                if flags & ~WRITE:
+                    self._read(lane, flight, connection, now)
         except (OSError, ssl.SSLError) as error:
-            self._on_broken(slot, error)
+            self._on_broken(lane, error)
         except BadHttp as error:
-            self._fail(slot, Failure.BAD_HTTP, str(error))
+            self._fail(lane, Failure.BAD_HTTP, str(error))
 
-    def _read(self, slot: Slot, connection: Connection) -> None:
+    def _on_writable(self, lane: Lane, flight: Flight | None, connection: Connection) -> None:
+        if connection.wants_write:
+            at = connection.flush()
+            if flight is not None and not flight.response.started:
+                flight.send_ns = at
+        self._watch(lane, connection)
+
+    def _read_stamped(self, lane: Lane, flight: Flight, now: int) -> None:
+        """What ``_on_event`` does, for nearly all events of a load, in one call instead of four."""
+        assert lane.recvmsg is not None
+        try:
+            data, ancillary, _, _ = lane.recvmsg(READ_BYTES, ANCILLARY_BYTES)
+            if not data:
+                self._on_eof(lane, flight, monotonic_ns())
+                return
+            self._reads += 1
+            if ancillary:
+                seconds, nanoseconds = unpack_stamp(ancillary[0][2])
+                at = seconds * 1_000_000_000 + nanoseconds - self._clock.offset_ns
+                if now - at > _LATE_NS:
+                    self._late_reads += 1
+            else:
+                at = self._clock.stamp(ancillary)
+            response = flight.response
+            if response.streaming and data[-4:] != b"\r\n\r\n" and len(data) >= 4:  # as http.may_be_last says
+                response.raw.append(data)
+                response.raw_at.append(at)
+            elif response.feed(at, data):
+                self._end(lane, flight)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._on_broken(lane, error)
+        except BadHttp as error:
+            self._fail(lane, Failure.BAD_HTTP, str(error))
+
+    def _read(self, lane: Lane, flight: Flight | None, connection: Connection, now: int) -> None:
         got = connection.receive()
         if got is None:
             return
         at, data = got
-        if not slot.busy:
-            self._drop(slot)  # the peer closed an idle connection, or spoke unasked
+        self._reads += 1
+        if now - at > _LATE_NS:
+            self._late_reads += 1
+        if flight is None:
+            self._drop(lane)  # the peer closed an idle connection, or spoke unasked
         elif not data:
-            self._on_eof(slot, at)
-        elif slot.response.feed(at, data):
-            self._end(slot, at)
+            self._on_eof(lane, flight, at)
+        elif flight.response.feed(at, data):
+            self._end(lane, flight)
 
-    # -- ends
+    def _on_eof(self, lane: Lane, flight: Flight, at: int) -> None:
+        response = flight.response
+        if response.at_eof():
+            response.end_ns = response.end_ns or at
+            self._drop(lane)
+            self._end(lane, flight)
+        elif response.started or not self._resend(lane, flight):
+            self._fail(lane, Failure.CLOSED, "the server closed the connection before the answer was complete")
 
-    def _on_eof(self, slot: Slot, at: int) -> None:
-        if slot.response.at_eof():
-            self._drop(slot)
-            self._end(slot, at)
-        elif not slot.response.started and self._resend(slot):
-            return
-        else:
-            self._fail(slot, Failure.CLOSED, "the server closed the connection before the answer was complete")
-
-    def _on_broken(self, slot: Slot, error: OSError) -> None:
-        ready = slot.connection is not None and slot.connection.ready
-        if not slot.busy:
-            self._drop(slot)
+    def _on_broken(self, lane: Lane, error: OSError) -> None:
+        flight = lane.flight
+        ready = lane.connection is not None and lane.connection.ready
+        if flight is None:
+            self._drop(lane)
         elif not ready:
+            self._local_errors += error.errno in _LOCAL_ERRORS
             self._failed_connects += 1
-            self._fail(slot, Failure.CONNECT, str(error))
+            self._fail(lane, Failure.CONNECT, str(error))
             if self._failed_connects >= max(_FAILED_CONNECTS_LIMIT, self._spec.concurrency):
-                self.stopped = "the server cannot be reached any more"
-        elif slot.response.started or not self._resend(slot):
-            self._fail(slot, Failure.RESET, str(error))
+                self._stopped = "the server cannot be reached any more"
+        elif flight.response.started or not self._resend(lane, flight):
+            self._fail(lane, Failure.RESET, str(error))
 
-    def _resend(self, slot: Slot) -> bool:
+    def _resend(self, lane: Lane, flight: Flight) -> bool:
         """Sends again on a new connection, once, if the old one had carried a request before this one."""
-        connection = slot.connection
-        if connection is None or slot.resent or slot.connect_ns > 0:
+        if lane.connection is None or flight.resent or flight.connect_ns > 0:
             return False
-        self._drop(slot)
+        self._drop(lane)
         self._resends += 1
-        slot.resent = 1
-        self._dispatch(slot)
+        flight.resent = 1
+        self._dispatch(lane, flight)
         return True
 
-    def _end(self, slot: Slot, at: int) -> None:
+    def _end(self, lane: Lane, flight: Flight) -> None:
         self._failed_connects = 0
-        response = slot.response
-        reusable = response.keep_alive and not response.leftover and self._resends < _RESENDS_LIMIT
-        if slot.connection is not None and not reusable:
-            self._drop(slot)
-        failure = Failure.NONE if 200 <= response.status < 300 else Failure.HTTP_STATUS
-        self._finish(slot, at, failure, "")
-        self._begin(slot)
+        response = flight.response
+        if not self._reusable(lane, response):
+            self._drop(lane)
+        failure = _GOOD if 200 <= response.status < 300 else _HTTP_STATUS
+        if response.end_ns - flight.planned_ns > self._limit_ns:  # between two looks at the time
+            failure, flight.detail = Failure.TIMEOUT, self._too_late()
+        self._finish(lane, flight, response.end_ns, failure)
+        self._free.append(lane)
 
-    def _fail(self, slot: Slot, failure: Failure, detail: str) -> None:
-        self._drop(slot)
-        self._finish(slot, monotonic_ns(), failure, detail)
-        self._free.append(slot)  # not begun at once: a server that refuses at once would be a recursion
+    def _reusable(self, lane: Lane, response: Response) -> bool:
+        connection = lane.connection
+        if connection is None or not response.keep_alive or response.leftover or self._resends >= _RESENDS_LIMIT:
+            return False
+        connection.served += 1
+        limits = response.limits()
+        if limits is None:
+            return True
+        idle_s, requests = limits
+        connection.idle_limit_ns = int(max(0.0, idle_s - _IDLE_MARGIN_S) * 1e9)
+        return connection.served < requests
 
-    def _finish(self, slot: Slot, at: int, failure: Failure, detail: str) -> None:
-        zero = self._zero
-        request = Request(
-            index=slot.index,
-            phase=slot.phase,
-            status=slot.response.status,
-            resent=slot.resent,
-            planned_ns=slot.planned_ns - zero,
-            connect_ns=slot.connect_ns,
-            send_ns=slot.send_ns - zero if slot.send_ns >= 0 else -1,
-            end_ns=at - zero,
-        )
-        slot.busy = False
-        self._busy -= 1
-        self._ended[slot.phase] += 1
-        if failure is not Failure.NONE and slot.phase is Phase.MEASURED:
-            self._failed += 1
-        self._backlog_bytes += sum(len(data) for _, data in slot.response.pieces)
-        self._finished.append(Finished(request, slot.response, failure, detail))
+    def _too_late(self) -> str:
+        return f"no complete answer within {self._spec.timeout_s:g} s"
+
+    def _fail(self, lane: Lane, failure: Failure, detail: str) -> None:
+        flight = lane.flight
+        self._drop(lane)
+        if flight is not None:
+            flight.detail = detail
+            self._finish(lane, flight, monotonic_ns(), failure)
+            self._free.append(lane)
+
+    def _finish(self, lane: Lane, flight: Flight, at: int, failure: Failure) -> None:
+        lane.flight = flight.lane = None  # nothing collects cycles while a load runs
+        lane.free_since = flight.end_ns = at
+        flight.payload = b""
+        flight.failure = failure
+        self._in_flight -= 1
+        self._over[flight.phase] += 1
+        self._news = True
+        self._held_bytes += flight.response.size
+        self._ended.append(flight)
 
     def _cancel_rest(self) -> None:
-        for slot in self._slots:
-            if slot.busy:
-                self._finish(slot, monotonic_ns(), Failure.CANCELLED, "")
-            self._drop(slot)
-        self._epoll.close()
+        for lane in self._lanes:
+            if lane.flight is not None:
+                self._finish(lane, lane.flight, monotonic_ns(), _CANCELLED)
+            self._drop(lane)
 
-    # -- parsing, when nothing is waiting
+    # -- reading answers, when nothing is waiting
 
-    def _parse_one(self) -> None:
-        ended = self._finished.popleft()
-        self._backlog_bytes -= sum(len(data) for _, data in ended.response.pieces)
-        answer = _answer(ended, self._zero)
-        failure = ended.failure or answer.failure
-        if failure not in (Failure.NONE, Failure.CANCELLED):
-            self._explain(failure, ended.detail or answer.detail, ended.request.status)
-        if failure is not Failure.NONE and not ended.failure and ended.request.phase == Phase.MEASURED:
-            self._failed += 1
-        if failure is Failure.NONE and ended.request.phase == Phase.MEASURED:
-            self.merged_reads += sum(a == b for a, b in pairwise(answer.event_ns))
-        self._tokens += max(answer.osl, len(answer.event_ns))
-        self._table.append(
-            _row(ended.request, answer, failure), text=answer.text if self._spec.keep_text and not failure else None
+    def _digest_one(self) -> None:
+        if self._ended:
+            self._digest_ended()
+        else:
+            self._digest_partial()
+
+    def _digest_partial(self) -> None:
+        """Reads what has come of an answer that is still under way: its bytes are released."""
+        flight = self._partial.popleft()
+        lane = flight.lane
+        if lane is None:
+            return
+        try:
+            complete = self._digest(flight)
+        except BadHttp as error:
+            self._fail(lane, Failure.BAD_HTTP, str(error))
+            return
+        if complete:  # with something behind its end, so that it did not look like one
+            self._end(lane, flight)
+
+    def _digest_ended(self) -> None:
+        flight = self._ended.pop()  # the newest: its bytes are still in the cache
+        self._held_bytes -= flight.response.size
+        try:
+            self._digest(flight)
+        except BadHttp as error:
+            flight.failure, flight.detail = flight.failure or Failure.BAD_HTTP, flight.detail or str(error)
+        if flight.failure is _HTTP_STATUS:
+            self._record(flight, Answer(detail=_refusal(flight)))
+        else:
+            reader = flight.reader or apis.reader(self._spec.api)
+            self._record(flight, reader.finish())
+
+    def _digest(self, flight: Flight) -> bool:
+        response = flight.response
+        times, pieces, complete = response.take()
+        if not 200 <= response.status < 300:
+            flight.error_body = (flight.error_body + b"".join(pieces))[:_MAX_ERROR_BODY_BYTES]
+            return complete
+        reader = flight.reader
+        if reader is None:
+            kind = response.headers.get(b"content-type", b"")
+            reader = flight.reader = apis.reader(self._spec.api, kind, keep_text=flight.keep_text)
+        before = reader.answer.merged
+        reader.feed(times, pieces)
+        self._together += reader.answer.merged - before
+        if len(reader.answer.event_ns) != flight.counted:
+            self._count(flight, reader.answer.event_ns)
+        return complete
+
+    def _count(self, flight: Flight, events: array[int]) -> None:
+        """Counts the new tokens of an answer, and keeps a few of their times for those who look on."""
+        before, n = flight.counted, len(events)
+        flight.counted = n
+        self._tokens += n - before
+        if flight.phase is not Phase.MEASURED or len(self._gaps_ns) > _SEEN_MAX:
+            return
+        if not before:
+            self._ttft_ns.append(events[0] - flight.send_ns)
+        first = before + (flight.index - before) % _SEEN_EVERY or _SEEN_EVERY
+        if first < n:
+            self._gaps_ns += map(sub, events[first:n:_SEEN_EVERY], events[first - 1 : n - 1 : _SEEN_EVERY])
+
+    def _record(self, flight: Flight, answer: Answer) -> None:
+        failure = flight.failure or answer.failure
+        measured = flight.phase is _MEASURED
+        if failure is not _CANCELLED:
+            self._all_ended += 1
+        if failure not in (_GOOD, _CANCELLED):
+            self._all_failed += 1
+            self._measured_failed += measured
+            self._explain(failure, flight.detail or answer.detail, flight.response.status)
+        elif failure is _GOOD and measured:
+            self._merged += answer.merged
+            self._bundled += answer.bundled
+            if len(self._samples) < _SAMPLES:
+                self._samples.append(_sample(answer))
+        self._tokens += max(answer.osl, len(answer.event_ns)) - flight.counted
+        zero = self._zero
+        self._table.append_row(
+            (
+                flight.index,
+                flight.phase,
+                failure,
+                flight.response.status,
+                answer.counted_by,
+                flight.resent,
+                int(answer.finish == LENGTH),
+                flight.planned_ns - zero,
+                flight.connect_ns,
+                flight.send_ns - zero if flight.send_ns >= 0 else -1,
+                flight.end_ns - zero,
+                answer.isl,
+                answer.osl,
+                answer.answer_event,
+                answer.prefill_ns,
+                answer.decode_ns,
+            ),
+            [at - zero for at in answer.event_ns],
         )
+        if self._spec.keep_text and not failure:
+            self._table.texts[flight.index] = answer.text
         if self._table.nbytes >= _FLUSH_BYTES:
-            self._emit(self._table)
-            self._table = RequestTable()
+            self._emit_table()
+
+    def _emit_table(self) -> None:
+        self._emit(self._table)
+        self._table = RequestTable()
+        self._emitted_at = monotonic_ns()
 
     def _explain(self, failure: Failure, detail: object, status: int = 0) -> None:
-        name = f"{failure.name} {status}" if failure is Failure.HTTP_STATUS else failure.name
-        if len(self.details) < 16:
-            self.details.setdefault(name, openai.bounded(str(detail)))
+        name = f"{failure.name} {status}" if failure is _HTTP_STATUS else failure.name
+        if len(self._details) < 16:
+            self._details.setdefault(name, bounded(str(detail)))
 
 
-def _row(request: Request, answer: openai.Answer, failure: Failure) -> Request:
-    return Request(
-        index=request.index,
-        phase=request.phase,
-        failure=failure,
-        status=request.status,
-        counted_by=answer.counted_by,
-        resent=request.resent,
-        length_finish=int(answer.finish_reason == "length"),
-        planned_ns=request.planned_ns,
-        connect_ns=request.connect_ns,
-        send_ns=request.send_ns,
-        end_ns=request.end_ns,
-        isl=answer.isl,
-        osl=answer.osl,
-        answer_event=answer.answer_event,
-        event_ns=answer.event_ns,
-    )
+def _peak_bytes() -> int:
+    """Peak memory of this process. On Linux ru_maxrss would be that of the parent, where it was larger at the fork."""
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _answer(ended: Finished, zero: int) -> openai.Answer:
-    response = ended.response
-    pieces = [(at - zero, data) for at, data in response.pieces]
-    if ended.failure is Failure.HTTP_STATUS:
-        return openai.Answer(detail=openai.error_detail(response.body()))
-    if response.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
-        return openai.read_document(pieces[-1][0] if pieces else ended.request.end_ns, response.body())
-    return openai.read_stream(pieces)
+def _refusal(flight: Flight) -> str:
+    location = flight.response.headers.get(b"location")
+    if 300 <= flight.response.status < 400 and location is not None:
+        return f"redirected to {location.decode('latin-1')}, which is not followed: name the address itself"
+    return error_detail(flight.error_body)
+
+
+def _sample(answer: Answer) -> tuple[int, int, str, str]:
+    by_usage = answer.osl if answer.counted_by is CountedBy.USAGE else -1
+    return by_usage, len(answer.event_ns), answer.text[:_MAX_SAMPLE_CHARS], answer.reasoning[:_MAX_SAMPLE_CHARS]

@@ -1,0 +1,1 @@
+"""Other load clients, run beside ours against the same server."""

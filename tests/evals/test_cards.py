@@ -1,0 +1,113 @@
+"""Which cards are taken, and what is said of those that are not?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_kitt.errors import UserError
+from pytest_kitt.evals import card as cards
+from pytest_kitt.evals.prompts import Renderer
+
+_GOOD: dict[str, Any] = {
+    "name": "mine",
+    "summary": "Mine",
+    "dataset": {"path": "mine.jsonl"},
+    "prompt": "{{ question }}",
+    "mode": "generate",
+    "answer": "answer",
+    "metrics": [{"metric": "exact_match"}],
+}
+
+
+def _write(folder: Path, **changes: Any) -> Path:
+    path = folder / "mine.kitt.yaml"
+    path.write_text(yaml.safe_dump(_GOOD | changes, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", cards.shipped_names())
+def test_a_shipped_card_is_good(name: str) -> None:
+    """It is named as its file, pinned, with a licence and a sample, and its templates can be read."""
+    card = cards.read(cards.find(name))
+    Renderer(card, name)
+    assert card.name == name
+    assert card.dataset.revision
+    assert card.dataset.licence
+    assert card.dataset.sample
+
+
+def test_the_variants_of_mmlu_have_metrics_of_different_names() -> None:
+    """Scores that are not comparable are not called the same."""
+    names = [cards.read(cards.find(name)).metric_names for name in ("mmlu", "mmlu_generative", "mmlu_chat")]
+    assert names == [["acc"], ["exact_match"], ["chat_match"]]
+
+
+def test_mmlu_has_57_subjects_each_in_one_group() -> None:
+    """Nothing is counted twice."""
+    card = cards.read(cards.find("mmlu"))
+    grouped = [config for configs in card.groups.values() for config in configs]
+    assert len(card.dataset.configs) == 57
+    assert sorted(grouped) == sorted(card.dataset.configs)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"promt": "x"}, "mine.kitt.yaml:10: unknown key 'promt'; did you mean 'prompt'?"),
+        ({"fewshot": {"cuont": 1}}, ":11: unknown key 'fewshot.cuont'; did you mean 'count'?"),
+        ({"filters": {"a": [{"filter": "regex", "patern": "x"}]}}, "unknown key 'filters.a.0.patern'; did you mean"),
+        ({"metrics": [{"metric": "acuracy"}]}, ":9: key 'metrics.0.metric': Input should be 'acc'"),
+        ({"metrics": [{"metric": "acc"}]}, "metric acc does not belong to mode generate"),
+        ({"mode": "loglikelihood"}, "mode loglikelihood needs choices and gold"),
+        ({"prompt": ""}, "a card has either a prompt or contexts"),
+        ({"answer": ""}, "mode generate needs answer"),
+        ({"dataset": {"id": "a/b"}}, "needs a revision"),
+        ({"dataset": {"id": "a/b", "path": "c"}}, "either an id on the hub or a path"),
+        ({"dataset": {"id": "a/b", "revision": "main"}}, "key 'dataset.revision'"),
+        ({"filters": {"": [{"filter": "regex", "pattern": "("}]}}, "unterminated subpattern"),
+        ({"filters": {"": [{"filter": "regex"}]}}, "filter regex needs a pattern"),
+        ({"fewshot": {"count": 2}}, "either from a split or from samples"),
+        ({"passes": {"metric": "acc", "at_least": 0.5}}, "there is no metric 'acc'; known: exact_match"),
+        ({"max_tokens": "many"}, "key 'max_tokens': Input should be a valid integer"),
+    ],
+)
+def test_a_bad_card_is_told_with_file_line_and_key(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    """And with the nearest known key."""
+    with pytest.raises(UserError) as told:
+        cards.read(_write(tmp_path, **changes))
+    assert words in str(told.value)
+    assert "mine.kitt.yaml:" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("- a list", "expected a mapping, found list"),
+        ("name: [", ":1: not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("a: !!python/object/apply:os.system [true]", "not valid YAML"),
+    ],
+)
+def test_what_is_no_card_is_told(tmp_path: Path, content: str, words: str) -> None:
+    """No tag of YAML makes an object."""
+    path = tmp_path / "mine.kitt.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.kitt\.yaml") as told:
+        cards.read(path)
+    assert words in str(told.value)
+
+
+def test_an_unknown_evaluation_is_told_with_the_nearest() -> None:
+    """And with all that there are."""
+    with pytest.raises(UserError, match="no evaluation 'gsm8'; did you mean 'gsm8k'"):
+        cards.find("gsm8")
+
+
+def test_more_examples_need_a_source(tmp_path: Path) -> None:
+    """A card that names none takes none."""
+    with pytest.raises(UserError, match="says nowhere where worked examples come from"):
+        cards.read(_write(tmp_path)).with_shots(2)
