@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
+import itertools
+import math
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,28 +17,32 @@ import pytest
 from pytest_kitt import loading, recording, relay, session
 from pytest_kitt.dialect import apis
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.errors import InvalidMeasurement, Unscorable
+from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable
 from pytest_kitt.evals import card as cards
-from pytest_kitt.evals import data, prompts, scoring, similarity, subset
+from pytest_kitt.evals import data, prompts, scoring, similarity, subset, ways
 from pytest_kitt.evals.card import EvalCard
-from pytest_kitt.evals.loglikelihood import loglikelihood
+from pytest_kitt.evals.loglikelihood import TOKENIZE, Answer, Ask, OnAnswer, each_scored
 from pytest_kitt.evals.probe import Probed, probe
 from pytest_kitt.evals.prompts import Question
 from pytest_kitt.evals.scoring import Response, Scored, Scores
-from pytest_kitt.load.run import Progress
-from pytest_kitt.load.spec import Prompts
-from pytest_kitt.measure.records import Failure, Phase, RequestTable
+from pytest_kitt.load.spec import Calls, Prompts
+from pytest_kitt.measure.records import Failure, RequestTable
 from pytest_kitt.measure.results import Block
 from pytest_kitt.report import junit
-from pytest_kitt.report.progress import Step
 from pytest_kitt.settings import Api
 
 CONCURRENCY = 8
-_CHUNK = 64  # questions between two looks at how far it is
 _LETTER = 1  # an estimate by the first token says something of choices that are a letter, and of nothing longer
 _ESTIMATE = "first_token"
 _OLLAMA = ("ollama-chat", "ollama-generate")  # what is said of an answer goes into their options
 _NS_PER_MS = 1e6
+_ONCE: Mapping[str, Any] = {  # each question once; the answers count, not how fast they come
+    "warmup": 0,
+    "hold": False,
+    "bundled": True,
+    "certify": False,
+    "clients": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,30 +163,66 @@ def _probed(engine: RunningEngine, card: EvalCard) -> tuple[EvalCard, Probed]:
 
 
 def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> dict[str, Response]:
+    """The responses by the questions' ids; each is on its way to the store as soon as it is known."""
+    questions = asked.questions
+    owners = [number for number, question in enumerate(questions) for _ in question.pairs]
+    logprobs: list[list[float]] = [[math.nan] * len(question.pairs) for question in questions]
+    firsts = list(itertools.accumulate((len(question.pairs) for question in questions), initial=0))
+    left, slowest_ms = [len(question.pairs) for question in questions], [-1.0] * len(questions)
     found: dict[str, Response] = {}
-    begun = time.monotonic()
-    step = Step(unit="questions", total=len(asked.questions))
-    try:
-        for first in range(0, len(asked.questions), _CHUNK):
-            now = Progress(done=first, phase=Phase.MEASURED, measured_s=time.monotonic() - begun)
-            relay.send_step(item, "", dataclasses.replace(step, now=now))
-            some = asked.questions[first : first + _CHUNK]
-            said = _logprobs(engine, some, probed, asked.concurrency)
-            found |= said
-            _send(item, [scoring.score(asked.card, question, said[question.id]) for question in some])
-    except Unscorable as error:
-        raise InvalidMeasurement(f"{asked.card.name}: {error}") from error
-    finally:
-        relay.send_step(item, "", None)
+
+    def on_scored(place: int, scored: ways.Scored | Unscorable, e2e_ms: float) -> None:
+        if isinstance(scored, Unscorable):
+            raise InvalidMeasurement(f"{asked.card.name}: {scored}") from scored
+        number = owners[place]
+        logprobs[number][place - firsts[number]] = scored.logprob
+        slowest_ms[number] = max(slowest_ms[number], e2e_ms)
+        left[number] -= 1
+        if not left[number]:
+            question = questions[number]
+            found[question.id] = Response(logprobs=tuple(logprobs[number]), e2e_ms=slowest_ms[number])
+            _send(item, [scoring.score(asked.card, question, found[question.id])])
+
+    pairs = [pair for question in questions for pair in question.pairs]
+    each_scored(engine, pairs, ways=probed.ways, ask=_timed(item, engine, asked, probed), on_scored=on_scored)
     return found
 
 
-def _logprobs(
-    engine: RunningEngine, questions: Sequence[Question], probed: Probed, concurrency: int
-) -> dict[str, Response]:
-    pairs = [pair for question in questions for pair in question.pairs]
-    scored = iter(loglikelihood(engine, pairs, ways=probed.ways, concurrency=concurrency))
-    return {q.id: Response(logprobs=tuple(next(scored).logprob for _ in q.pairs)) for q in questions}
+def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> Ask:
+    """Asks by the load client; what is said by the way that was found best counts as the evaluation's load."""
+
+    def ask(what: str, path: str, bodies: Iterable[bytes], on_answer: OnAnswer) -> None:
+        with tempfile.TemporaryFile() as file:
+            count = 0
+            for body in bodies:
+                file.write(body + b"\n")
+                count += 1
+            file.flush()
+            if not count:
+                return
+            calls = Calls(path, file.fileno(), count, name=asked.card.name)
+            apply = loading.unrecorded if what == TOKENIZE else loading.apply
+            apply(
+                item,
+                engine,
+                (f"closed:{min(asked.concurrency, count)}", calls, f"requests:{count}"),
+                label="" if what == probed.ways[0] else what,
+                api=engine.card.dialects[0],
+                on_requests=lambda table: _answered(engine, table, on_answer),
+                **_ONCE,
+            )
+
+    return ask
+
+
+def _answered(engine: RunningEngine, table: RequestTable, on_answer: OnAnswer) -> None:
+    for row in table.rows():
+        if row.failure is Failure.NONE:
+            said: Any = orjson.loads(table.texts[row.index])
+        else:
+            status = f" with status {row.status}" if row.status else ""
+            said = EngineRequestError(f"{engine.card.name} answered{status}: {Failure(row.failure).name.lower()}")
+        on_answer(row.index, Answer(said, (row.end_ns - row.send_ns) / _NS_PER_MS))
 
 
 # -- answers that are written
@@ -208,14 +250,10 @@ def _write(item: pytest.Item, engine: RunningEngine, asked: Asked) -> dict[str, 
             f"requests:{len(questions)}",
         ),
         api=api,
-        warmup=0,
-        hold=False,
         keep_text=True,
-        bundled=True,
-        certify=False,  # the answers count, not how fast they come
-        clients=1,
         unit="questions",
         on_requests=on_requests,
+        **_ONCE,
     )
     if lacking := len(questions) - len(found):
         raise InvalidMeasurement(f"{lacking} of {len(questions)} questions got no answer: {result.failure_text}")

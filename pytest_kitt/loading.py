@@ -45,27 +45,14 @@ def apply(
 
     ``unit`` is what the requests are called while it runs; ``on_requests`` gets those that have ended, as they do.
     """
-    kitt = session.active(item.config)
-    if kitt is None:
-        raise UserError("kitt_load: nothing of kitt is active in this session")
     record = recording.of(item)
     if label in record.loads:
         raise UserError(
             "a further kitt_load in one test needs label='...', so that its metrics have names of their own"
         )
-    spoken = api or kitt.settings.api
-    if lacking := engine.card.lacks_dialect(spoken):
-        raise UserError(f"kitt_load: {lacking}")
+    kitt, wanted = _wanted(item, engine, asked, api, options)
     record.loads.append(label)
     first_block = record.blocks
-    given = {
-        "clients": kitt.settings.clients,
-        "timeout_s": kitt.settings.request_timeout,
-        "certify": kitt.settings.certify == "require",
-        **{name: value for name, value in options.items() if value is not None},
-        **({"warmup": 0} if kitt.settings.skip_warmup else {}),
-    }
-    wanted = loads.asked(*asked, api=spoken, seed=_seed(item, kitt.settings.seed), **given)
 
     def on_block(block: SpooledBlock, table: RequestTable) -> None:
         record.blocks += 1
@@ -73,9 +60,7 @@ def apply(
         on_requests(table)
 
     try:
-        stop = wanted.stop
-        step = Step(label, unit=unit, total=stop.requests, seconds=stop.seconds, warmup=wanted.warmup)
-        with _told(item, step) as on_progress:
+        with _told(item, _step(wanted, label, unit)) as on_progress:
             result = loads.apply(wanted, engine, mark=kitt.mark, on_progress=on_progress, on_block=on_block)
     except loads.Stopped as stopped:
         _record(record, label, stopped.result, first_block)
@@ -86,6 +71,57 @@ def apply(
     loads.require_trust(result, wanted, engine)
     item.user_properties += junit.properties(found)
     return result
+
+
+def unrecorded(
+    item: pytest.Item,
+    engine: RunningEngine,
+    asked: tuple[Any, Any, Any],
+    *,
+    label: str,
+    api: Api,
+    on_requests: Callable[[RequestTable], None],
+    **options: Any,
+) -> None:
+    """Runs a load of which nothing is kept but what ``on_requests`` makes of it."""
+    kitt, wanted = _wanted(item, engine, asked, api, options)
+    try:
+        with _told(item, _step(wanted, label, "requests")) as on_progress:
+            result = loads.apply(
+                wanted, engine, mark=kitt.mark, on_progress=on_progress, on_block=lambda _, table: on_requests(table)
+            )
+    except loads.Stopped as stopped:
+        raise stopped.cause from None
+    loads.require_trust(result, wanted, engine)
+
+
+def _wanted(
+    item: pytest.Item,
+    engine: RunningEngine,
+    asked: tuple[Any, Any, Any],
+    api: Api | None,
+    options: Mapping[str, Any],
+) -> tuple[session.KittSession, loads.Asked]:
+    """The load in full, with what the session's settings say of all loads."""
+    kitt = session.active(item.config)
+    if kitt is None:
+        raise UserError("kitt_load: nothing of kitt is active in this session")
+    spoken = api or kitt.settings.api
+    if lacking := engine.card.lacks_dialect(spoken):
+        raise UserError(f"kitt_load: {lacking}")
+    given = {
+        "clients": kitt.settings.clients,
+        "timeout_s": kitt.settings.request_timeout,
+        "certify": kitt.settings.certify == "require",
+        **{name: value for name, value in options.items() if value is not None},
+        **({"warmup": 0} if kitt.settings.skip_warmup else {}),
+    }
+    return kitt, loads.asked(*asked, api=spoken, seed=_seed(item, kitt.settings.seed), **given)
+
+
+def _step(wanted: loads.Asked, label: str, unit: str) -> Step:
+    stop = wanted.stop
+    return Step(label, unit=unit, total=stop.requests, seconds=stop.seconds, warmup=wanted.warmup)
 
 
 def _seed(item: pytest.Item, seed: int) -> int:

@@ -14,7 +14,7 @@ import pytest
 from pytest_kitt.cards import EngineCard, LikelihoodWay, TokenizeCard, load_engines
 from pytest_kitt.engine.base import Access, RunningEngine
 from pytest_kitt.errors import EngineRequestError, Unscorable
-from pytest_kitt.evals.loglikelihood import divide, each_scored, encode, loglikelihood
+from pytest_kitt.evals.loglikelihood import by_threads, divide, each_scored, encode, loglikelihood
 from pytest_kitt.evals.probe import probe
 from pytest_kitt.evals.ways import WAYS, Pair, Scored
 from pytest_kitt.matrix import Cell
@@ -149,8 +149,7 @@ def test_white_space_belongs_to_the_continuation() -> None:
 
 def test_tokens_are_divided_by_their_number_in_the_context() -> None:
     """A token that the whole joins across the boundary counts where the number of the context's tokens puts it."""
-    ids = {"ab": [1, 7, 8], "abc": [1, 7, 9, 5]}
-    assert encode("ab", "c", ids) == Pair("ab", "c", (1, 7, 9), (5,))
+    assert encode("ab", "c", (1, 7, 8), (1, 7, 9, 5)) == Pair("ab", "c", (1, 7, 9), (5,))
 
 
 def test_bos_is_asked_for_or_not() -> None:
@@ -235,7 +234,8 @@ def test_what_one_way_cannot_score_goes_to_the_next() -> None:
         return llama_cpp(path, body)
 
     ways, pairs = ["grammar", "token_by_token"], [CAPITAL, ("x", " schön"), ("x", " öü")]
-    found = dict(each_scored(engine("llama_cpp", partial), pairs, ways=ways))
+    served = engine("llama_cpp", partial)
+    found = each_scored(served, pairs, ways=ways, ask=by_threads(served))
     assert found[0] == Scored(PARIS, greedy=False, tokens=6)
     assert found[1] == Scored(sum(map(logprob, map(ord, " schön"))), greedy=False, tokens=6)
     assert isinstance(found[2], Unscorable)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_kitt.dialect import llama_cpp, ollama, openai, tgi
 from pytest_kitt.dialect.answer import Answer, Reader, cut_by
 from pytest_kitt.dialect.details import Details
+from pytest_kitt.dialect.whole import WholeReader
 from pytest_kitt.errors import EngineRequestError
 from pytest_kitt.measure.records import Failure
 
@@ -52,6 +53,8 @@ DIALECTS: Mapping[str, Dialect] = {
     "tgi": Dialect("/generate_stream", *_TGI, unstreamed="/generate"),
     "llama-cpp": Dialect("/completion", *_LLAMA_CPP),
 }
+WHOLE = "whole"
+"""No API: any JSON document is taken as it is."""
 
 
 def path(api: str, *, stream: bool = True) -> str:
@@ -89,6 +92,8 @@ def request_body(
 
 def reader(api: str, content_type: bytes = b"", *, keep_text: bool = True, detailed: bool = False) -> Reader:
     """Who reads a response of this type."""
+    if api == WHOLE:
+        return WholeReader(None)
     spoken = DIALECTS[api]
     cut = cut_by(content_type, lines=spoken.lines)
     return spoken.reader(cut() if cut else None, keep_text=keep_text, detailed=detailed)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import orjson
 
-from pytest_kitt.cards import EngineCard
+from pytest_kitt.cards import EngineCard, TokenizeCard
 from pytest_kitt.dialect import apis
 from pytest_kitt.dialect.answer import error_detail
 from pytest_kitt.dialect.details import TokenLogprob, ToolCall
@@ -265,13 +265,26 @@ class RunningEngine:
 
         ``special`` says whether special tokens such as BOS are added; without it the server's default holds.
         """
-        card = self.card.tokenize
-        if card is None:
+        body = self.tokenize_body(text, special=special)
+        return self.token_ids(self.post(self._tokenizer.path, body))
+
+    @property
+    def _tokenizer(self) -> TokenizeCard:
+        if self.card.tokenize is None:
             raise EngineRequestError(f"engine {self.card.name} does not tokenize")
+        return self.card.tokenize
+
+    def tokenize_body(self, text: str, *, special: bool | None = None) -> dict[str, Any]:
+        """What ``tokenize`` asks; it raises as that does."""
+        card = self._tokenizer
         if special is not None and not card.special:
             raise EngineRequestError(f"engine {self.card.name} decides itself about special tokens such as BOS")
         asked = {} if special is None else {card.special: special}
-        said = self.post(card.path, {card.text: text, "model": self.model, **asked})
+        return {card.text: text, "model": self.model, **asked}
+
+    def token_ids(self, said: Any) -> list[int]:
+        """The token ids in the answer to ``tokenize_body``; EngineRequestError when it holds none."""
+        card = self._tokenizer
         try:
             listed = said[card.tokens] if card.tokens else said
             ids = [entry["id"] if isinstance(entry, dict) else entry for entry in listed]
@@ -282,10 +295,11 @@ class RunningEngine:
             raise EngineRequestError(f"{card.path} of {self.card.name} answered with what is no token id")
         return ids
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def post(self, path: str, body: Mapping[str, Any] | bytes) -> Any:
         """The JSON answer to a JSON object, on any path; any thread may call it. It raises as ``generate`` does."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
         with self._asked():
-            response = self._http.post(path, json=body)
+            response = self._http.post(path, content=content, headers={"Content-Type": "application/json"})
         if response.is_error:
             raise self._refused(response.status_code, response.content)
         try:

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import Any
+
+import orjson
 
 from pytest_kitt.engine import command
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError, Unscorable
-from pytest_kitt.evals.ways import WAYS, Pair, Scored
+from pytest_kitt.evals.ways import WAYS, Pair, Scored, Way
 
 CONCURRENCY = 8
+TOKENIZE = "tokenize"
 
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one request.
+
+    Attributes:
+        said: the JSON value, or why there is none.
+        e2e_ms: from sending the request to the end of its answer, -1 where nobody looked.
+
+    """
+
+    said: Any
+    e2e_ms: float = -1.0
+
+
+OnAnswer = Callable[[int, Answer], None]
+Ask = Callable[[str, str, Iterable[bytes], OnAnswer], None]
+"""Asks for something (the name of a way, or TOKENIZE): JSON objects, each to the same path.
+
+It takes all of them before it tells the first answer, with the number of the request; in any order.
+"""
 
 
 def loglikelihood(
@@ -37,7 +62,7 @@ def loglikelihood(
         pairs: contexts with continuations; those with one context should stand together, for the sake of prefix caches.
         ways: names from ``WAYS``, e.g. those that ``probe`` found good; a pair that the first cannot score goes to the
             next.
-        concurrency: pairs under way at a time.
+        concurrency: requests under way at a time.
         bos: whether special tokens such as BOS are put in front; None: as the engine does with a prompt.
 
     Raises:
@@ -46,12 +71,10 @@ def loglikelihood(
         EngineDiedError: it cannot answer any more.
 
     """
-    found: dict[int, Scored] = {}
-    for index, scored in each_scored(engine, pairs, ways=ways, concurrency=concurrency, bos=bos):
-        if isinstance(scored, Unscorable):
-            raise scored
-        found[index] = scored
-    return [found[index] for index in range(len(pairs))]
+    found = each_scored(engine, pairs, ways=ways, ask=by_threads(engine, concurrency), bos=bos)
+    if refused := next((one for one in found if isinstance(one, Unscorable)), None):
+        raise refused
+    return [one for one in found if isinstance(one, Scored)]
 
 
 def each_scored(
@@ -59,33 +82,53 @@ def each_scored(
     pairs: Sequence[tuple[str, str]],
     *,
     ways: Sequence[str],
-    concurrency: int = CONCURRENCY,
+    ask: Ask,
     bos: bool | None = None,
-) -> Iterator[tuple[int, Scored | Unscorable]]:
-    """As ``loglikelihood``, each pair's number and score as soon as it is known, or why it has none."""
-    divided = [divide(context, continuation) for context, continuation in pairs]
-    tokenizer = engine.card.tokenize
-    encoded = [Pair(context, continuation) for context, continuation in divided]
-    if tokenizer is not None and any(WAYS[way].by_ids for way in ways):
-        special = True if bos is None and tokenizer.special else bos
-        texts = list(dict.fromkeys(text for context, rest in divided for text in (context, context + rest)))
-        tokenized = _each(lambda text: engine.tokenize(text, special=special), texts, concurrency)
-        ids = {texts[index]: found for index, found in tokenized}
-        encoded = [encode(context, continuation, ids) for context, continuation in divided]
-    elif bos is not None:
-        raise EngineRequestError(f"engine {engine.card.name} decides itself about special tokens such as BOS")
-    yield from _each(lambda pair: _score(engine, pair, ways), encoded, concurrency)
+    on_scored: Callable[[int, Scored | Unscorable, float], None] = lambda *_: None,
+) -> list[Scored | Unscorable]:
+    """As ``loglikelihood``, each pair's score or why it has none; ``ask`` sends the requests.
+
+    ``on_scored`` gets each of them as soon as it is known: the pair's number, its score, and the milliseconds that the
+    longest of its requests took, -1 where nobody looked.
+    """
+    encoded = _encoded(engine, pairs, ways, ask, bos)
+    found: dict[int, Scored | Unscorable] = {}
+    reasons: dict[int, list[str]] = {place: [] for place in range(len(encoded))}
+
+    def settle(place: int, scored: Scored | Unscorable, e2e_ms: float) -> None:
+        found[place] = scored
+        on_scored(place, scored, e2e_ms)
+
+    for name in ways:
+        left = [place for place in reasons if place not in found]
+        for place, why in _by_way(engine, name, encoded, left, ask, settle):
+            reasons[place].append(f"{name}: {why}")
+    for place, whys in reasons.items():
+        if place not in found:
+            text = f"{encoded[place].continuation[:40]!r} cannot be scored: {'; '.join(whys)}"
+            settle(place, Unscorable(text), -1.0)
+    return [found[place] for place in range(len(encoded))]
 
 
-def _each(work: Callable[[_In], _Out], items: Sequence[_In], concurrency: int) -> Iterator[tuple[int, _Out]]:
-    """The results with their items' numbers as they come, from threads; an exception ends all that has not begun."""
-    with ThreadPoolExecutor(concurrency) as threads:
-        running = {threads.submit(work, item): index for index, item in enumerate(items)}
+def by_threads(engine: RunningEngine, concurrency: int = CONCURRENCY) -> Ask:
+    """Asks untimed, so many requests at a time; an engine that died ends all that has not begun."""
+
+    def post(path: str, body: bytes) -> Answer:
         try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+            return Answer(engine.post(path, body))
+        except EngineRequestError as error:
+            return Answer(error)
+
+    def ask(_: str, path: str, bodies: Iterable[bytes], on_answer: OnAnswer) -> None:
+        with ThreadPoolExecutor(concurrency) as threads:
+            running = {threads.submit(post, path, body): number for number, body in enumerate(bodies)}
+            try:
+                for future in as_completed(running):
+                    on_answer(running[future], future.result())
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    return ask
 
 
 def divide(context: str, continuation: str) -> tuple[str, str]:
@@ -94,33 +137,147 @@ def divide(context: str, continuation: str) -> tuple[str, str]:
     return bare, context[len(bare) :] + continuation
 
 
-def encode(context: str, continuation: str, ids: Mapping[str, Sequence[int]]) -> Pair:
+def encode(context: str, continuation: str, context_ids: tuple[int, ...], whole_ids: tuple[int, ...]) -> Pair:
     """The pair with its tokens, by those of the context and of the whole."""
-    whole, begin = ids[context + continuation], len(ids[context])
-    return Pair(context, continuation, tuple(whole[:begin]), tuple(whole[begin:]))
+    begin = len(context_ids)
+    lead = whole_ids[:begin]
+    return Pair(context, continuation, context_ids if lead == context_ids else lead, whole_ids[begin:])
 
 
-def _score(engine: RunningEngine, pair: Pair, ways: Sequence[str]) -> Scored | Unscorable:
-    refused = []
-    for name in ways:
-        way = WAYS[name]
-        try:
-            if way.by_ids:
-                _require_ids(pair, engine.card.name)
-            requests = way.requests(pair, engine.model)
-            answers = [
-                engine.post(path, command.with_request(engine.cell, engine.card, body)) for path, body in requests
-            ]
-            return way.read(pair, answers)
-        except EngineRequestError as error:
-            refused.append(f"{name}: {error}")
-    return Unscorable(f"{pair.continuation[:40]!r} cannot be scored: {'; '.join(refused)}")
+# -- the tokens of all texts
 
 
-def _require_ids(pair: Pair, engine: str) -> None:
+def _encoded(
+    engine: RunningEngine, pairs: Sequence[tuple[str, str]], ways: Sequence[str], ask: Ask, bos: bool | None
+) -> list[Pair]:
+    divided = [divide(context, continuation) for context, continuation in pairs]
+    tokenizer = engine.card.tokenize
+    if tokenizer is None or not any(WAYS[way].by_ids for way in ways):
+        if bos is not None:
+            raise EngineRequestError(f"engine {engine.card.name} decides itself about special tokens such as BOS")
+        return [Pair(context, continuation) for context, continuation in divided]
+    special = True if bos is None and tokenizer.special else bos
+    contexts, unique = list(dict.fromkeys(context for context, _ in divided)), list(dict.fromkeys(divided))
+    ids: dict[str, tuple[int, ...]] = {}
+    found: dict[tuple[str, str], Pair] = {}
+    for number, tokens in _tokens(engine, contexts, special, ask):
+        ids[contexts[number]] = tokens
+    for number, tokens in _tokens(engine, (context + rest for context, rest in unique), special, ask):
+        context, rest = unique[number]
+        found[context, rest] = encode(context, rest, ids[context], tokens)
+    return [found[pair] for pair in divided]
+
+
+def _tokens(
+    engine: RunningEngine, texts: Iterable[str], special: bool | None, ask: Ask
+) -> list[tuple[int, tuple[int, ...]]]:
+    """The tokens of each text by its number; a million equal numbers are one object."""
+    found: list[tuple[int, tuple[int, ...]]] = []
+    one: dict[int, int] = {}
+
+    def on_answer(number: int, answer: Answer) -> None:
+        if isinstance(answer.said, EngineRequestError):
+            raise answer.said
+        ids = engine.token_ids(answer.said)
+        found.append((number, tuple(map(one.setdefault, ids, ids))))
+
+    assert engine.card.tokenize is not None
+    bodies = (orjson.dumps(engine.tokenize_body(text, special=special)) for text in texts)
+    ask(TOKENIZE, engine.card.tokenize.path, bodies, on_answer)
+    return found
+
+
+# -- their scores
+
+
+def _by_way(
+    engine: RunningEngine,
+    name: str,
+    encoded: Sequence[Pair],
+    places: Sequence[int],
+    ask: Ask,
+    settle: Callable[[int, Scored | Unscorable, float], None],
+) -> list[tuple[int, str]]:
+    """Scores the pairs at some places by one way; returns those that it cannot score, with the reason."""
+    way, refused, able = WAYS[name], [], []
+    for place in places:
+        if why := _lacks_ids(encoded[place], engine.card.name) if way.by_ids else "":
+            refused.append((place, why))
+        else:
+            able.append(place)
+    waiting = _Waiting()
+
+    def on_answer(number: int, answer: Answer) -> None:
+        for place, answers in waiting.take(number, answer):
+            try:
+                scored = _read(way, encoded[place], answers)
+            except EngineRequestError as error:
+                refused.append((place, str(error)))
+            else:
+                settle(place, scored, max(one.e2e_ms for one in answers))
+
+    def bodies(place: int) -> list[bytes]:
+        made = way.bodies(encoded[place], engine.model)
+        return [orjson.dumps(command.with_request(engine.cell, engine.card, body)) for body in made]
+
+    if able:
+        ask(name, way.path, waiting.requests((place, bodies(place)) for place in able), on_answer)
+    return refused
+
+
+class _Waiting:
+    """Which pairs wait for which answers: a request that several of them make is sent once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}  # of each request, by its digest
+        self._needs: dict[int, list[int]] = {}  # pair -> requests, in order
+        self._users: dict[int, list[int]] = {}  # request -> pairs
+        self._missing: dict[int, int] = {}  # pair -> answers
+        self._unread: Counter[int] = Counter()  # request -> pairs that have yet to read its answer
+        self._answers: dict[int, Answer] = {}
+
+    def requests(self, asked: Iterable[tuple[int, list[bytes]]]) -> Iterator[bytes]:
+        """The requests of each pair, without those that were made before."""
+        for place, wanted in asked:
+            numbers = []
+            for body in wanted:
+                new = len(self._numbers)
+                number = self._numbers.setdefault(hashlib.blake2b(body, digest_size=16).digest(), new)
+                numbers.append(number)
+                self._users.setdefault(number, []).append(place)
+                if number == new:
+                    yield body
+            self._needs[place] = numbers
+            self._missing[place] = len(set(numbers))
+            self._unread.update(set(numbers))
+
+    def take(self, number: int, answer: Answer) -> Iterator[tuple[int, list[Answer]]]:
+        """The pairs whose answers are now complete, with these."""
+        self._answers[number] = answer
+        for place in dict.fromkeys(self._users[number]):
+            self._missing[place] -= 1
+            if not self._missing[place]:
+                yield place, [self._answers[one] for one in self._needs[place]]
+                self._forget(self._needs.pop(place))
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in set(numbers):
+            self._unread[number] -= 1
+            if not self._unread[number]:
+                del self._answers[number]
+
+
+def _read(way: Way, pair: Pair, answers: Sequence[Answer]) -> Scored:
+    for answer in answers:
+        if isinstance(answer.said, EngineRequestError):
+            raise answer.said
+    return way.read(pair, [answer.said for answer in answers])
+
+
+def _lacks_ids(pair: Pair, engine: str) -> str:
+    """Why a way that needs token ids cannot score a pair; empty when it can."""
     if not pair.context_ids and not pair.ids:
-        raise Unscorable(f"engine {engine} does not tokenize")
+        return f"engine {engine} does not tokenize"
     if not pair.context_ids:
-        raise Unscorable("the context is empty: nothing says how likely a first token is")
-    if not pair.ids:
-        raise Unscorable("the continuation has no token of its own")
+        return "the context is empty: nothing says how likely a first token is"
+    return "" if pair.ids else "the continuation has no token of its own"

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from pytest_kitt.errors import Unscorable
 
-Request = tuple[str, dict[str, Any]]  # path and JSON object
+Body = dict[str, Any]
 
 _ROUNDING = 1e-4  # a sum over the vocabulary is not exactly 1: a certain token can be a little more than certain
 _FORCED = 1e6
@@ -80,7 +80,12 @@ class Way(Protocol):
         """It needs the token ids of a pair."""
         ...
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:
+    @property
+    def path(self) -> str:
+        """Where it asks."""
+        ...
+
+    def bodies(self, pair: Pair, model: str) -> list[Body]:
         """What is asked, in any order."""
         ...
 
@@ -95,12 +100,13 @@ class Echo:
 
     by_ids: bool
     exact: bool = True
+    path: str = "/v1/completions"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:
+    def bodies(self, pair: Pair, model: str) -> list[Body]:
         """One request; one token more is generated, as not every server does without."""
         prompt: Any = [*pair.context_ids, *pair.ids] if self.by_ids else pair.context + pair.continuation
         body = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0, "seed": 0}
-        return [("/v1/completions", {"model": model, **body, "stream": False})]
+        return [{"model": model, **body, "stream": False}]
 
     def read(self, pair: Pair, answers: Sequence[Any]) -> Scored:
         """The tokens of the prompt behind those of the context; where nobody counts them, those of its last text."""
@@ -124,8 +130,9 @@ class InputLogprobs:
 
     exact: bool = True
     by_ids: bool = True
+    path: str = "/generate"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:  # noqa: ARG002 - the server has one model
+    def bodies(self, pair: Pair, model: str) -> list[Body]:  # noqa: ARG002 - the server has one model
         """One request."""
         body = {
             "input_ids": [*pair.context_ids, *pair.ids],
@@ -135,7 +142,7 @@ class InputLogprobs:
             "top_logprobs_num": 1,
             "stream": False,
         }
-        return [("/generate", body)]
+        return [body]
 
     def read(self, pair: Pair, answers: Sequence[Any]) -> Scored:
         """Entries of log-probability and token id, the last of which are the continuation's."""
@@ -153,11 +160,12 @@ class Prefill:
 
     exact: bool = True
     by_ids: bool = True
+    path: str = "/generate"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:  # noqa: ARG002 - the server has one model
+    def bodies(self, pair: Pair, model: str) -> list[Body]:  # noqa: ARG002 - the server has one model
         """One request, as text: the API takes no token ids."""
         parameters = {"details": True, "decoder_input_details": True, "max_new_tokens": 1, "do_sample": False}
-        return [("/generate", {"inputs": pair.context + pair.continuation, "parameters": parameters})]
+        return [{"inputs": pair.context + pair.continuation, "parameters": parameters}]
 
     def read(self, pair: Pair, answers: Sequence[Any]) -> Scored:
         """Entries of id and log-probability, the last of which are the continuation's."""
@@ -176,8 +184,9 @@ class Grammar:
 
     exact: bool = True
     by_ids: bool = True
+    path: str = "/completion"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:  # noqa: ARG002 - the server has one model
+    def bodies(self, pair: Pair, model: str) -> list[Body]:  # noqa: ARG002 - the server has one model
         """One request; the grammar names tokens, as a text could be written with others."""
         grammar = "root ::= " + " ".join(f"<[{token}]>" for token in pair.ids)
         return [_generate([*pair.context_ids], len(pair.ids), grammar=grammar)]
@@ -193,8 +202,9 @@ class TokenByToken:
 
     exact: bool = True
     by_ids: bool = True
+    path: str = "/completion"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:  # noqa: ARG002 - the server has one model
+    def bodies(self, pair: Pair, model: str) -> list[Body]:  # noqa: ARG002 - the server has one model
         """A request for each token."""
         return [
             _generate([*pair.context_ids, *pair.ids[:place]], 1, logit_bias=[[token, _FORCED]])
@@ -212,12 +222,13 @@ class FirstToken:
 
     exact: bool = False
     by_ids: bool = False
+    path: str = "/api/generate"
 
-    def requests(self, pair: Pair, model: str) -> list[Request]:
+    def bodies(self, pair: Pair, model: str) -> list[Body]:
         """One request; all choices of a question ask the same."""
         body = {"raw": True, "stream": False, "logprobs": True, "top_logprobs": _TOP}
         options = {"num_predict": 1, "temperature": 0}
-        return [("/api/generate", {"model": model, "prompt": pair.context, **body, "options": options})]
+        return [{"model": model, "prompt": pair.context, **body, "options": options}]
 
     def read(self, pair: Pair, answers: Sequence[Any]) -> Scored:
         """The longest of the twenty with which the continuation begins; -inf when there is none."""
@@ -268,9 +279,9 @@ def _likeliest(logprobs: Sequence[float], said: Any, begin: int, end: int) -> bo
     )
 
 
-def _generate(prompt: list[int], tokens: int, **forced: Any) -> Request:
+def _generate(prompt: list[int], tokens: int, **forced: Any) -> Body:
     body = {"prompt": prompt, "n_predict": tokens, "n_probs": 1, "temperature": 0, "post_sampling_probs": False}
-    return "/completion", {**body, **forced, "stream": False}
+    return {**body, **forced, "stream": False}
 
 
 def _generated(pair: Pair, entries: Sequence[Any]) -> Scored:

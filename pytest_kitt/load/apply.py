@@ -19,6 +19,7 @@ from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
 from pytest_kitt.load.spec import (
     Arrivals,
+    Calls,
     ClientSpec,
     Closed,
     Ending,
@@ -89,7 +90,7 @@ class Asked:
             **level,
             "workload": str(self.workload),
             "stop": str(self.stop),
-            "api": self.api,
+            **({"path": self.workload.path} if isinstance(self.workload, Calls) else {"api": self.api}),
             "warmup": self.warmup,
             "clients": self.clients,
             "seed": self.seed,
@@ -169,6 +170,7 @@ def apply(
             on_progress=on_progress,
             on_block=on_block,
             watch=lambda now: look(now.reads, now.in_flight),
+            spool_texts=not isinstance(wanted.workload, Calls),
         )
     except run.Interrupted as interrupted:
         raise Stopped(interrupted.cause, _result(wanted, made, interrupted.raw)) from None
@@ -200,7 +202,10 @@ def _result(wanted: Asked, made: Bodies, raw: run.Raw) -> LoadResult:
         "client": _account(raw.ending),
         "certificate": certified.as_params() | {"required": wanted.certify},
     }
-    return LoadResult(raw.records, raw.ending, certified, params, bundled=wanted.bundled, began_ns=raw.began_ns)
+    whole = isinstance(wanted.workload, Calls)
+    return LoadResult(
+        raw.records, raw.ending, certified, params, bundled=wanted.bundled, whole=whole, began_ns=raw.began_ns
+    )
 
 
 def require_trust(result: LoadResult, wanted: Asked, engine: RunningEngine) -> None:
@@ -254,7 +259,7 @@ def _account(ending: Ending) -> dict[str, float]:
 
 def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
     host, port, tls, prefix = run.address(engine.url)
-    load = wanted.load
+    load, calls = wanted.load, wanted.workload if isinstance(wanted.workload, Calls) else None
     closed = load.concurrency if isinstance(load, Closed) else 0
     opened = 0 if isinstance(load, Closed) else max(8, min(_MAX_OPENED_BEFORE, math.ceil(load.rate_rps)))
     return ClientSpec(
@@ -262,9 +267,10 @@ def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
         port=port,
         tls=tls,
         ca_file=engine.access.ca_file,
-        path=prefix + apis.path(wanted.api),
+        path=prefix + (calls.path if calls else apis.path(wanted.api)),
         headers=engine.access.headers,
         bodies=made.bodies,
+        bodies_fd=made.fd,
         prefix_words=made.words,
         prefix_length=made.prefix_length,
         salt=made.salt,
@@ -274,8 +280,8 @@ def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
         seconds=wanted.stop.seconds,
         hold=wanted.hold and closed != 1,
         timeout_s=wanted.timeout_s,
-        keep_text=wanted.keep_text,
-        api=wanted.api,
+        keep_text=wanted.keep_text or calls is not None,
+        api=apis.WHOLE if calls else wanted.api,
         arrivals=load if isinstance(load, Arrivals) else None,
         seed=str(wanted.seed),
         connections=opened,

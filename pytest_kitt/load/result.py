@@ -28,6 +28,8 @@ class LoadResult:
         certificate: whether they applied the load that was asked for.
         params: load, workload, stop and API, as stored.
         bundled: tokens that came together were accepted: there is no ``itl_ms``.
+        whole: answers came in one piece, and were asked for something else than their tokens: there are no metrics of
+            output tokens.
         began_ns: what ``time.perf_counter_ns()`` was when the clock of the records was 0.
 
     """
@@ -40,10 +42,11 @@ class LoadResult:
         params: dict[str, Any],
         *,
         bundled: bool = False,
+        whole: bool = False,
         began_ns: int = 0,
     ) -> None:
         self.records, self.ending, self.certificate, self.params = records, ending, certificate, params
-        self.bundled, self.began_ns = bundled, began_ns
+        self.bundled, self.whole, self.began_ns = bundled, whole, began_ns
 
     def __getattr__(self, name: str) -> Any:
         metric = metrics.BY_NAME.get(name)
@@ -51,6 +54,8 @@ class LoadResult:
             if name.startswith("_"):
                 raise AttributeError(name)
             raise UnknownName(f"a load has no metric {name!r}; {nearest(name, metrics.BY_NAME)}")
+        if self.whole and name in metrics.OF_OUTPUT:
+            raise InvalidMeasurement(f"{name}: the answers came in one piece; compare e2e_ms instead")
         if metric.scalar is not None:
             return self._scalar(name)
         if metric.gaps and self.bundled:
@@ -102,6 +107,8 @@ class LoadResult:
         """Every number that this load supports, for the store and the reports."""
         found: list[Measurement] = []
         for metric in metrics.METRICS:
+            if self.whole and metric.name in metrics.OF_OUTPUT:
+                continue
             if metric.scalar is not None:
                 number = self._scalar(metric.name)
                 if number is not None:

@@ -102,8 +102,11 @@ def run(
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_block: Callable[[SpooledBlock, RequestTable], None] = lambda *_: None,
     watch: Callable[[Progress], None] = lambda _: None,
+    spool_texts: bool = True,
 ) -> Raw:
     """Runs a load to its end in child processes; each block is told as it comes.
+
+    Without ``spool_texts`` the answers' texts are in the tables that are told, and nowhere else.
 
     ``watch`` is called four times a second, and may raise to end the load. Whatever ends it in between (the watch,
     Ctrl-C, a ClientError when a child dies, an InvalidMeasurement when one cannot begin) is raised as Interrupted, or
@@ -111,7 +114,7 @@ def run(
     """
     with contextlib.ExitStack() as life:
         children = [life.enter_context(_child(share, mark)) for share in spec.split(clients)]
-        return _Conversation(children, on_progress, on_block, watch).until_the_end()
+        return _Conversation(children, on_progress, on_block, watch, spool_texts=spool_texts).until_the_end()
 
 
 def address(url: str) -> tuple[str, int, bool, str]:
@@ -157,9 +160,12 @@ class _Conversation:
         on_progress: Callable[[Progress], None],
         on_block: Callable[[SpooledBlock, RequestTable], None],
         watch: Callable[[Progress], None],
+        *,
+        spool_texts: bool,
     ) -> None:
         self._children, self._on_progress = children, on_progress
         self._on_block, self._watch = on_block, watch
+        self._spool_texts = spool_texts
         self._spool = Spool()
         self._records = Records()
         self._blocks: list[SpooledBlock] = []
@@ -227,11 +233,7 @@ class _Conversation:
 
     def _hear(self, child: _Child, kind: bytes, payload: bytes) -> None:
         if kind == frames.BLOCK:
-            table = RequestTable.from_bytes(payload)
-            block = self._spool.add(payload, len(table))
-            self._records.take(table, block)
-            self._blocks.append(block)
-            self._on_block(block, table)
+            self._hear_block(payload)
         elif kind == frames.PROGRESS:
             child.look = look = Look(**orjson.loads(payload))
             self._ttft.extend(look.ttft_ns)
@@ -252,6 +254,18 @@ class _Conversation:
                 self._stop_all()
         elif kind == frames.FATAL:
             raise InvalidMeasurement(f"the load client could not begin: {payload.decode('utf-8', 'replace')}")
+
+    def _hear_block(self, payload: bytes) -> None:
+        table = RequestTable.from_bytes(payload)
+        texts = table.texts
+        if not self._spool_texts:
+            table.texts = {}
+            payload = table.to_bytes()
+        block = self._spool.add(payload, len(table))
+        self._records.take(table, block)
+        self._blocks.append(block)
+        table.texts = texts
+        self._on_block(block, table)
 
     def _tell_all(self, line: str) -> None:
         for child in self._children:
@@ -274,6 +288,7 @@ def _child(spec: ClientSpec, mark: str) -> Iterator[_Child]:
             stderr=errors,
             env={**os.environ, MARK: mark},
             start_new_session=True,
+            pass_fds=(spec.bodies_fd,) if spec.bodies_fd >= 0 else (),
         )
         try:
             child = _Child(process, errors)

@@ -145,7 +145,30 @@ class Prompts:
         return self.name
 
 
-Workload = Synthetic | Prompts
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calls:
+    """JSON requests as they are, each once and in order; their answers come in one piece and are passed on whole.
+
+    Of such a load there is no time to a first token, and none between tokens. Its answers' texts are not stored.
+
+    Attributes:
+        path: where they go.
+        fd: of a file with one request a line.
+        count: how many there are.
+        name: shown as the workload's name.
+
+    """
+
+    path: str
+    fd: int
+    count: int
+    name: str = "calls"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Workload = Synthetic | Prompts | Calls
 
 
 def load_of(load: Load | str) -> Load:
@@ -267,6 +290,7 @@ class ClientSpec:
         path: request target.
         headers: without Host, Content-Type, Content-Length.
         bodies: JSON texts as (before, after) the place of the unique prefix; used in turn.
+        bodies_fd: in their place, of a file with one JSON text a line; -1 for none.
         prefix_words: words to make unique prefixes of; empty for prompts that are sent as they are.
         prefix_length: how many words a unique prefix has.
         salt: makes the prefixes of this load differ from those of every other.
@@ -315,6 +339,7 @@ class ClientSpec:
     max_error_share: float = 1.0
     proxy: Proxy | None = None
     user_clock: bool = False
+    bodies_fd: int = -1
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ClientSpec:

@@ -15,7 +15,7 @@ import uuid
 
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError
-from pytest_kitt.load.spec import Prompts, Synthetic, Workload
+from pytest_kitt.load.spec import Calls, Prompts, Synthetic, Workload
 from pytest_kitt.settings import Api
 
 # Frequent English words: most tokenizers know each, with its leading space, as one token.
@@ -45,6 +45,7 @@ class Bodies:
         prefix_length: words per prefix.
         salt: makes this load's prefixes differ from any other's.
         isl_by: who counted the prompt's length when it was made: tokenizer or estimated; empty for given prompts.
+        fd: of a file with one body a line, in place of the texts; -1 for none.
 
     """
 
@@ -53,10 +54,13 @@ class Bodies:
     prefix_length: int = 0
     salt: str = ""
     isl_by: str = ""
+    fd: int = -1
 
 
 def bodies(workload: Workload, engine: RunningEngine, api: Api, *, seed: int) -> Bodies:
     """The request bodies of a workload for one engine."""
+    if isinstance(workload, Calls):
+        return Bodies((), fd=workload.fd)
     if isinstance(workload, Prompts):
         extra = {**(engine.card.force_length if workload.forced else {}), **workload.fields}
         made = [engine.body(api, prompt, max_tokens=workload.output_tokens, extra=extra) for prompt in workload.prompts]

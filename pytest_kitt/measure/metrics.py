@@ -152,6 +152,16 @@ def _straddles(r: Request, window: tuple[int, int]) -> bool:
     return first <= window[1] and last >= window[0] and not (first >= window[0] and last <= window[1])
 
 
+def _input_tps(records: Records) -> float | None:
+    window = window_ns(records)
+    if window is None or window[1] <= window[0]:
+        return None
+    names = ("phase", "failure", "events", "isl")
+    columns = zip(*(records[name] for name in names), strict=True)
+    lengths = [isl for phase, failure, events, isl in columns if is_good(phase, failure, events)]
+    return sum(lengths) / ((window[1] - window[0]) * _S) if min(lengths) >= 0 else None
+
+
 def _request_rps(records: Records) -> float | None:
     window = window_ns(records)
     if window is None or window[1] <= window[0]:
@@ -185,6 +195,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("engine_prefill_ms", "ms", "lower", "reading the prompt, as the engine itself says", value=_prefill),
     Metric("engine_decode_ms", "ms", "lower", "writing the answer, as the engine itself says", value=_decode),
     Metric("output_tps", "tokens/s", "higher", "tokens of all events inside the window / window", scalar=_output_tps),
+    Metric("input_tps", "tokens/s", "higher", "input tokens of good requests / window", scalar=_input_tps),
     Metric("request_rps", "requests/s", "higher", "good requests / window", scalar=_request_rps),
     Metric("requests_failed", "requests", "lower", "measured requests that failed", scalar=_requests_failed),
     Metric(
@@ -197,6 +208,13 @@ METRICS: tuple[Metric, ...] = (
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+OF_OUTPUT = frozenset(
+    {
+        *("ttft_ms", "ttfo_ms", "itl_ms", "tpot_ms", "ntpot_ms", "osl", "tokens_per_event"),
+        *("engine_decode_ms", "output_tps", "length_finish_share"),
+    }
+)
+"""Those that say something of the tokens of an answer."""
 
 
 def distributions(records: Records, only: Collection[str] = BY_NAME) -> dict[str, Distribution]:

@@ -132,6 +132,7 @@ class RequestTable:
         self._rows: list[tuple[int, ...]] = []
         self.event_ns: array[int] = array("q")
         self.texts: dict[int, str] = {}
+        self._text_chars = 0
 
     def __len__(self) -> int:
         return len(self._columns["index"]) + len(self._rows)
@@ -150,7 +151,12 @@ class RequestTable:
         """Adds one row."""
         self.append_row([getattr(request, name) for name in _ROW], request.event_ns)
         if text is not None:
-            self.texts[request.index] = text
+            self.keep_text(request.index, text)
+
+    def keep_text(self, index: int, text: str) -> None:
+        """Keeps the text of a request's answer."""
+        self.texts[index] = text
+        self._text_chars += len(text)
 
     def append_row(self, values: Sequence[int], event_ns: Sequence[int]) -> None:
         """Adds one row: all columns but ``events``, in their order."""
@@ -187,9 +193,9 @@ class RequestTable:
 
     @property
     def nbytes(self) -> int:
-        """Size of the numbers."""
+        """Size of the numbers, and about that of the texts."""
         rows = len(self._columns["index"]) + len(self._rows)
-        return rows * _ROW_BYTES + len(self.event_ns) * _EVENT_BYTES
+        return rows * _ROW_BYTES + len(self.event_ns) * _EVENT_BYTES + self._text_chars
 
     def to_bytes(self) -> bytes:
         """One block: a JSON header behind its length, then each column little-endian."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
+from array import array
+from collections.abc import Sequence
 
 from pytest_kitt.load.spec import ClientSpec
 
@@ -32,7 +35,11 @@ class Bodies:
                 headers["Proxy-Authorization"] = spec.proxy.authorization
         lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
         self._head = f"POST {target} HTTP/1.1\r\n{lines}Content-Length: ".encode()
-        self._bodies = [(before.encode(), after.encode()) for before, after in spec.bodies]
+        self._bodies: Sequence[tuple[bytes, bytes]] = (
+            [(before.encode(), after.encode()) for before, after in spec.bodies]
+            if spec.bodies_fd < 0
+            else _Lines(spec.bodies_fd)
+        )
         words = [word.encode() for word in spec.prefix_words]
         self._words = [words[drawn % len(words)] for drawn in range(1 << 16)] if words else []
         self._drawn = struct.Struct(f">{spec.prefix_length}H")
@@ -55,3 +62,19 @@ class Bodies:
             drawn = hashlib.shake_128(self._salt + block.to_bytes(8))
             self._block, self._block_bytes = block, drawn.digest(size * _PREFIXES_AT_ONCE)
         return b"".join(map(self._words.__getitem__, self._drawn.unpack_from(self._block_bytes, size * place)))
+
+
+class _Lines(Sequence[tuple[bytes, bytes]]):
+    """Bodies that stay in their file until they are sent."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        self._starts = array("Q", [0])
+        while (end := self._file.find(b"\n", self._starts[-1])) >= 0:
+            self._starts.append(end + 1)
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]:  # type: ignore[override]  # no slices of them
+        return self._file[self._starts[index] : self._starts[index + 1] - 1], b""

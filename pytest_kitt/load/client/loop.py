@@ -751,7 +751,7 @@ class LoadLoop:
             [at - zero for at in answer.event_ns],
         )
         if self._spec.keep_text and not failure:
-            self._table.texts[flight.index] = answer.text
+            self._table.keep_text(flight.index, answer.text)
         if self._table.nbytes >= _FLUSH_BYTES:
             self._emit_table()
 
