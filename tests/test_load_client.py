@@ -429,7 +429,8 @@ def test_open_loop_sends_when_requests_are_due(load: str) -> None:
     assert late[0] >= 0
     assert late[len(late) // 2] < 5_000_000
     seen = [served[f"kitt-{r.index}"].arrive_ns for r in rows[:70]]
-    assert all(abs((b - a) - (d - c)) < 50_000_000 for a, b, c, d in zip(seen, seen[1:], dues, dues[1:], strict=False))
+    off = sorted(abs((b - a) - (d - c)) for a, b, c, d in zip(seen, seen[1:], dues, dues[1:], strict=False))
+    assert off[len(off) // 2] < 20_000_000  # a busy machine delays some of them
 
 
 @needs_truth

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -240,6 +241,20 @@ def test_what_one_way_cannot_score_goes_to_the_next() -> None:
     assert found[1] == Scored(sum(map(logprob, map(ord, " schön"))), greedy=False, tokens=6)
     assert isinstance(found[2], Unscorable)
     assert "grammar: llama_cpp answered with status 500: no such grammar; token_by_token: " in str(found[2])
+
+
+def test_what_several_pairs_ask_is_asked_once() -> None:
+    """Ollama's likeliest first tokens are the same for all choices of a question; so are equal pairs."""
+    seen: list[str] = []
+
+    def spy(path: str, body: Body) -> Any:
+        seen.append(path)
+        return ollama(path, body) if path == "/api/generate" else vllm(path, body)
+
+    found = loglikelihood(engine("ollama", spy), [CAPITAL, (CAPITAL[0], " banana")], ways=["first_token_top20"])
+    assert [one.logprob for one in found] == [-1.0, -math.inf]
+    assert loglikelihood(engine("vllm", spy), [CAPITAL] * 3, ways=["echo"]) == [Scored(PARIS, False, 6)] * 3
+    assert Counter(seen) == {"/api/generate": 1, "/tokenize": 2, "/v1/completions": 1}
 
 
 def test_so_many_pairs_are_under_way_at_a_time() -> None:

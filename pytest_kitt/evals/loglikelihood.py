@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -160,31 +161,38 @@ def _encoded(
     contexts, unique = list(dict.fromkeys(context for context, _ in divided)), list(dict.fromkeys(divided))
     ids: dict[str, tuple[int, ...]] = {}
     found: dict[tuple[str, str], Pair] = {}
-    for number, tokens in _tokens(engine, contexts, special, ask):
+
+    def on_context(number: int, tokens: tuple[int, ...]) -> None:
         ids[contexts[number]] = tokens
-    for number, tokens in _tokens(engine, (context + rest for context, rest in unique), special, ask):
+
+    def on_whole(number: int, tokens: tuple[int, ...]) -> None:
         context, rest = unique[number]
         found[context, rest] = encode(context, rest, ids[context], tokens)
+
+    tokenize = functools.partial(_tokenize, engine, tokenizer.path, special, ask)
+    tokenize(contexts, on_context)
+    tokenize((context + rest for context, rest in unique), on_whole)
     return [found[pair] for pair in divided]
 
 
-def _tokens(
-    engine: RunningEngine, texts: Iterable[str], special: bool | None, ask: Ask
-) -> list[tuple[int, tuple[int, ...]]]:
-    """The tokens of each text by its number; a million equal numbers are one object."""
-    found: list[tuple[int, tuple[int, ...]]] = []
+def _tokenize(
+    engine: RunningEngine,
+    path: str,
+    special: bool | None,
+    ask: Ask,
+    texts: Iterable[str],
+    on_tokens: Callable[[int, tuple[int, ...]], None],
+) -> None:
+    """Tells the tokens of each text by its number; a million equal numbers are one object."""
     one: dict[int, int] = {}
 
     def on_answer(number: int, answer: Answer) -> None:
         if isinstance(answer.said, EngineRequestError):
             raise answer.said
         ids = engine.token_ids(answer.said)
-        found.append((number, tuple(map(one.setdefault, ids, ids))))
+        on_tokens(number, tuple(map(one.setdefault, ids, ids)))
 
-    assert engine.card.tokenize is not None
-    bodies = (orjson.dumps(engine.tokenize_body(text, special=special)) for text in texts)
-    ask(TOKENIZE, engine.card.tokenize.path, bodies, on_answer)
-    return found
+    ask(TOKENIZE, path, (orjson.dumps(engine.tokenize_body(text, special=special)) for text in texts), on_answer)
 
 
 # -- their scores

@@ -135,12 +135,27 @@ def test_an_always_wrong_engine_scores_zero(pytester: pytest.Pytester, names: tu
         assert values(one)[first] == 0, one["benchmark"]
 
 
+def test_choices_that_are_compared_yield_speed_too(pytester: pytest.Pytester) -> None:
+    """Of the requests that said how likely they are; nothing was written, so no metric says how fast that was."""
+    suite(pytester, ["arc_easy"], right)
+    (one,) = shown()["results"]
+    found = values(one)
+    assert found["request_rps"] > 0
+    assert found["input_tps"] > found["request_rps"]
+    assert not {"ttft_ms", "itl_ms", "osl", "output_tps"} & {m["name"] for m in one["metrics"]}
+    assert one["params"]["path"] == "/v1/completions"
+    assert "lag_p99_ms" in one["params"]["certificate"]
+    stored = rows(one)
+    assert len(stored) == one["params"]["questions"]
+    assert all(row["e2e_ms"] > 0 for row in stored)
+
+
 def test_each_question_is_stored_with_what_was_made_of_it(pytester: pytest.Pytester) -> None:
     """Speed and quality come from the same responses."""
     suite(pytester, ["gsm8k"], right)
     (one,) = shown()["results"]
-    first, question = rows(one)[0], asked("gsm8k")[0]
-    assert (first["id"], first["prompt_sha256"]) == ("0", question.prompt_sha256)
+    first, question = next(row for row in rows(one) if row["id"] == "0"), asked("gsm8k")[0]
+    assert first["prompt_sha256"] == question.prompt_sha256
     assert (first["response"], first["correct"], first["finish"]) == ("#### 34", True, "stop")
     assert first["extracted"] == {"strict": "34", "flexible": "34"}
     assert first["scores"] == {"exact_match_strict": 1.0, "exact_match_flexible": 1.0}
