@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,28 +162,37 @@ def _probed(engine: RunningEngine, card: EvalCard) -> tuple[EvalCard, Probed]:
 
 def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> dict[str, Response]:
     """The responses by the questions' ids; each is on its way to the store as soon as it is known."""
-    questions = asked.questions
-    owners = [number for number, question in enumerate(questions) for _ in question.pairs]
-    logprobs: list[list[float]] = [[math.nan] * len(question.pairs) for question in questions]
-    firsts = list(itertools.accumulate((len(question.pairs) for question in questions), initial=0))
-    left, slowest_ms = [len(question.pairs) for question in questions], [-1.0] * len(questions)
+    partial = _Partial(asked.questions)
     found: dict[str, Response] = {}
 
     def on_scored(place: int, scored: ways.Scored | Unscorable, e2e_ms: float) -> None:
         if isinstance(scored, Unscorable):
             raise InvalidMeasurement(f"{asked.card.name}: {scored}") from scored
-        number = owners[place]
-        logprobs[number][place - firsts[number]] = scored.logprob
-        slowest_ms[number] = max(slowest_ms[number], e2e_ms)
-        left[number] -= 1
-        if not left[number]:
-            question = questions[number]
-            found[question.id] = Response(logprobs=tuple(logprobs[number]), e2e_ms=slowest_ms[number])
-            _send(item, [scoring.score(asked.card, question, found[question.id])])
+        for question, response in partial.take(place, scored.logprob, e2e_ms):
+            found[question.id] = response
+            _send(item, [scoring.score(asked.card, question, response)])
 
-    pairs = [pair for question in questions for pair in question.pairs]
+    pairs = [pair for question in asked.questions for pair in question.pairs]
     each_scored(engine, pairs, ways=probed.ways, ask=_timed(item, engine, asked, probed), on_scored=on_scored)
     return found
+
+
+class _Partial:
+    """Log-probabilities as they come, until a question has those of all of its choices."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self._places = [(question, choice) for question in questions for choice in range(len(question.pairs))]
+        self._said: dict[str, dict[int, float]] = {question.id: {} for question in questions}
+        self._slowest_ms = dict.fromkeys(self._said, -1.0)
+
+    def take(self, place: int, logprob: float, e2e_ms: float) -> Iterator[tuple[Question, Response]]:
+        """The question that is complete with this one, if it is."""
+        question, choice = self._places[place]
+        said = self._said[question.id]
+        said[choice] = logprob
+        slowest = self._slowest_ms[question.id] = max(self._slowest_ms[question.id], e2e_ms)
+        if len(said) == len(question.pairs):
+            yield question, Response(logprobs=tuple(said[n] for n in sorted(said)), e2e_ms=slowest)
 
 
 def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> Ask:
