@@ -7,6 +7,7 @@ with three worked examples; tests/parity/test_parity.py asked it.
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_kitt import shipped
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
+from pytest_kitt.evals.subset import choose
 
 _KNOWN = json.loads((Path(__file__).parent / "prompts.json").read_text())
 
@@ -43,6 +45,14 @@ def test_a_prompt_of_mmlu_reads_as_its_authors_wrote_it() -> None:
     )
     assert first.continuations == (" A", " B", " C", " D")
     assert (first.id, first.gold, first.chance) == ("astronomy/0", (1,), 0.25)
+
+
+def test_questions_that_begin_alike_stand_together() -> None:
+    """So that a server's prefix cache has read the description and the worked examples of a subject once."""
+    starts = [one.prompt.rpartition("\n\n")[0] for one in choose(_asked("mmlu", 1), 7, seed=0)]
+    runs = [start for start, _ in groupby(starts)]
+    assert 1 < len(runs) == len(set(starts)) < len(starts)
+    assert all("Answer: " in start for start in runs)
 
 
 def test_contexts_differ_where_the_choice_stands_in_them() -> None:
