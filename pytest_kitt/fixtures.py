@@ -104,7 +104,8 @@ class Evaluate(Protocol):
                 ``--kitt-prompts``, scored to the letter.
             shots: worked examples in front of each question, in place of the card's number.
             limit: most questions, where ``--kitt-limit`` does not say.
-            concurrency: requests under way.
+            concurrency: requests under way; by ``--kitt-eval-concurrency`` without, which by default means as many as
+                the server takes. Without a card 4.
             max_tokens: of an answer, without a card.
 
         Returns:
@@ -238,7 +239,7 @@ def kitt_evaluate(request: pytest.FixtureRequest, kitt_engine: RunningEngine) ->
             return loading.evaluate(request.node, kitt_engine, **plain, max_tokens=max_tokens)
         from pytest_kitt import evaluating
 
-        many = concurrency or evaluating.CONCURRENCY
-        return evaluating.evaluate(request.node, kitt_engine, card, shots=shots, limit=limit, concurrency=many)
+        options = {"shots": shots, "limit": limit, "concurrency": concurrency}
+        return evaluating.evaluate(request.node, kitt_engine, card, **options)
 
     return evaluate
