@@ -46,6 +46,7 @@ class Pace:
         self._refused = most + 1  # least number of slots at which a request was
         self._rate = 0.0  # answers per second with ``found`` slots
         self._changed_ns = 0
+        self._enough = max(first, MIN_ANSWERS)  # answers until the window is looked at
         self._since_ns = self._since = -1  # the window: its begin, and how many had ended; -1: with the next look
         self._rests_until = self._rests = 0
 
@@ -58,7 +59,7 @@ class Pace:
             self._since_ns, self._since = now_ns, ended
             return self.slots
         answers, span_ns = ended - self._since, now_ns - self._since_ns
-        if answers < self.slots or answers < MIN_ANSWERS or span_ns < MIN_WINDOW_NS:
+        if answers < self._enough or span_ns < MIN_WINDOW_NS:
             return self.slots
         rate = answers * 1e9 / span_ns
         if self.slots <= self.found:
@@ -66,7 +67,9 @@ class Pace:
         elif rate >= self._rate * (1 + MIN_GAIN * (self.slots / self.found - 1)):
             self.found = self.slots
             self._learn(now_ns, ended, rate)
-        elif answers >= PATIENT * max(self.slots, MIN_ANSWERS):
+        elif self._enough < self._patient:
+            self._enough = self._patient
+        else:
             self._rest(now_ns, span_ns)
             self._change(self.found, now_ns, ended)
         return self.slots
@@ -83,10 +86,14 @@ class Pace:
             self._change(self.found, now_ns, -1)
         return self.slots
 
+    @property
+    def _patient(self) -> int:
+        return PATIENT * max(self.slots, MIN_ANSWERS)
+
     def _learn(self, now_ns: int, ended: int, rate: float) -> None:
         """Takes the rate of the slots that were found, and goes on from there where it is time to."""
         self._rate = rate
-        self._since_ns, self._since = now_ns, ended
+        self._since_ns, self._since, self._enough = now_ns, ended, max(self.found, MIN_ANSWERS)
         if now_ns < self._rests_until:
             return
         refused = self._refused <= self._most
@@ -105,4 +112,5 @@ class Pace:
 
     def _change(self, slots: int, now_ns: int, ended: int) -> None:
         self.slots, self._changed_ns = slots, now_ns
+        self._enough = max(slots, MIN_ANSWERS)
         self._since_ns, self._since = now_ns, ended
