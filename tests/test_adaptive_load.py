@@ -86,7 +86,7 @@ class Server:
         await reader.readexactly(int(headers["Content-Length"]))
         name = headers["X-Request-Id"]
         status = self._verdict(self, name)
-        self.asked.append((name, time.monotonic(), status))
+        self.asked.append((name, time.perf_counter(), status))
         if status in (CLOSE, RESET):
             connection = writer.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", status == RESET, 0))
@@ -137,17 +137,19 @@ def test_a_server_that_takes_some_at_a_time(status: int) -> None:
     for r in rows:
         assert r.status == 200
         assert r.end_ns - r.send_ns >= 49_000_000  # of the last time, which the server took
-        assert r.end_ns - r.send_ns < 1_000_000_000 or not r.retried  # and of nothing before it
         assert r.planned_ns <= r.send_ns
     came = {name: [at for known, at, _ in server.asked if known == name] for name in refused}
     assert all(b - a >= 0.99 for times in came.values() for a, b in pairwise(times))
+    for r in rows:
+        if r.retried:  # the times are of nothing before the last refusal
+            assert raw.began_ns + r.planned_ns > came[f"kitt-{r.index}"][-2] * 1e9
 
 
 def test_a_server_that_takes_many_gets_many() -> None:
     """The slots grow to the most while the load runs; each opened on the way has a connection of its own."""
-    with Server(taking(10_000)).running() as server:
-        raw = adaptive(server, 1500)
-    assert failures(raw) == {"NONE": 1500}
+    with Server(taking(10_000), takes_s=0.2).running() as server:
+        raw = adaptive(server, 600)
+    assert failures(raw) == {"NONE": 600}
     assert raw.ending.slots >= 32
     assert server.most >= 32
     assert sum(r.connect_ns > 0 for r in raw.records.rows()) <= 64
@@ -250,8 +252,8 @@ def test_a_server_that_comes_back_is_waited_for() -> None:
     """It refused all that came in its first second."""
 
     def verdict(server: Server, _: str) -> int:
-        begun = server.asked[0][1] if server.asked else time.monotonic()
-        return 503 if time.monotonic() - begun < 1 else 200
+        begun = server.asked[0][1] if server.asked else time.perf_counter()
+        return 503 if time.perf_counter() - begun < 1 else 200
 
     with Server(verdict).running() as server:
         raw = adaptive(server, 40, retries=5)
