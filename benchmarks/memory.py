@@ -76,7 +76,7 @@ def _session(requests: int) -> int:
         begin = (requests - rest) * 1_000_000
         events = array("q", (begin + 50_000_000 + i * 10_000_000 + int(draw.random() * 1e6) for i in range(TOKENS)))
         for _ in range(min(rest, 100)):  # the same times for some: they are random enough
-            row = (requests - rest, Phase.MEASURED, Failure.NONE, 200, CountedBy.USAGE, 0, 1, begin, 0, begin)
+            row = (requests - rest, Phase.MEASURED, Failure.NONE, 200, CountedBy.USAGE, 0, 0, 1, begin, 0, begin)
             table.append_row((*row, events[-1], 64, TOKENS, 0, -1, -1), events)
             rest -= 1
             if table.nbytes >= MAX_BLOCK_BYTES * 3 // 4:

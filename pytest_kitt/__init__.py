@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adaptive",
     "Arrivals",
     "Cell",
     "Closed",
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
     from pytest_kitt.engine.base import GenerationResult, RunningEngine
     from pytest_kitt.errors import Inconclusive, InvalidMeasurement, KittError, UserError
     from pytest_kitt.load.result import LoadResult
-    from pytest_kitt.load.spec import Arrivals, Closed, Prompts, Stop, Synthetic
+    from pytest_kitt.load.spec import Adaptive, Arrivals, Closed, Prompts, Stop, Synthetic
     from pytest_kitt.matrix import Cell
     from pytest_kitt.measure.records import Failure, Phase
     from pytest_kitt.measure.results import Measurement, Result, Run
 
 _HOMES = {
     "Cell": "matrix",
+    "Adaptive": "load.spec",
     "Arrivals": "load.spec",
     "Closed": "load.spec",
     "Failure": "measure.records",

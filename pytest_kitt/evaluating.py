@@ -14,6 +14,7 @@ import pytest
 
 from pytest_kitt import loading, recording, relay, session
 from pytest_kitt.dialect import apis
+from pytest_kitt.engine import command
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable
 from pytest_kitt.evals import card as cards
@@ -23,13 +24,18 @@ from pytest_kitt.evals.loglikelihood import TOKENIZE, Answer, Ask, OnAnswer, eac
 from pytest_kitt.evals.probe import Probed, probe
 from pytest_kitt.evals.prompts import Question
 from pytest_kitt.evals.scoring import Response, Scored, Scores
-from pytest_kitt.load.spec import Calls, Prompts
+from pytest_kitt.load.spec import Adaptive, Calls, Closed, Load, Prompts
 from pytest_kitt.measure.records import Failure, RequestTable
 from pytest_kitt.measure.results import Block
 from pytest_kitt.report import junit
 from pytest_kitt.settings import Api
 
 CONCURRENCY = 8
+FIRST, MOST = 32, 256
+"""Requests under way: at first no more, though the engine has more slots, for a slow one may need them all for one
+answer in time; and never more."""
+RETRIES = 8
+"""Of a question that the server does not take: about a minute and a half, by its own word up to eight."""
 _LETTER = 1  # an estimate by the first token says something of choices that are a letter, and of nothing longer
 _ESTIMATE = "first_token"
 _OLLAMA = ("ollama-chat", "ollama-generate")  # what is said of an answer goes into their options
@@ -40,6 +46,7 @@ _ONCE: Mapping[str, Any] = {  # each question once; the answers count, not how f
     "bundled": True,
     "certify": False,
     "clients": 1,
+    "retries": RETRIES,
 }
 
 
@@ -51,7 +58,7 @@ class Asked:
         card: of the evaluation.
         questions: those that are asked, in order.
         of: how many there are.
-        concurrency: requests under way.
+        concurrency: requests under way, None for as many as the server takes.
         session_api: the session's API, which is taken where it has the card's form.
         params: as stored.
 
@@ -60,7 +67,7 @@ class Asked:
     card: EvalCard
     questions: Sequence[Question]
     of: int
-    concurrency: int
+    concurrency: int | None
     session_api: Api
     params: Mapping[str, Any]
 
@@ -72,7 +79,7 @@ def evaluate(
     *,
     shots: int | None = None,
     limit: int | None = None,
-    concurrency: int = CONCURRENCY,
+    concurrency: int | None = None,
 ) -> Scores:
     """Asks an evaluation's questions, scores the responses, and records all of it; ``kitt_evaluate`` says the rest."""
     kitt = session.active(item.config)
@@ -103,7 +110,7 @@ def _asked(
     source: str | Path,
     shots: int | None,
     limit: int | None,
-    concurrency: int,
+    concurrency: int | None,
 ) -> Asked:
     named = isinstance(source, str) and not source.endswith(cards.SUFFIX)
     path = cards.find(str(source)) if named else item.path.parent / Path(source).expanduser()
@@ -128,7 +135,24 @@ def _asked(
         "questions": len(questions),
         "questions_of": len(every),
     }
+    if concurrency is None and kitt.settings.eval_concurrency != "auto":
+        concurrency = kitt.settings.eval_concurrency
     return Asked(card, questions, len(every), concurrency, kitt.settings.api, params)
+
+
+def load_for(engine: RunningEngine, concurrency: int | None, requests: int) -> Load:
+    """How so many requests are sent: some at a time, or as many as the server takes, beginning with its own slots."""
+    if concurrency is not None:
+        return Closed(min(concurrency, requests))
+    return Adaptive(min(_slots(engine) or CONCURRENCY, FIRST, requests), min(MOST, requests))
+
+
+def _slots(engine: RunningEngine) -> int:
+    """Requests that an engine answers at a time, as it was started here; 0 when that is not known."""
+    if engine.cell.is_given:
+        return 0
+    text = command.values(engine.cell, engine.card).get("parallel", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _responses(questions: Sequence[Question], rows: Iterable[Mapping[str, Any]]) -> dict[str, Response]:
@@ -212,7 +236,7 @@ def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probe
             apply(
                 item,
                 engine,
-                (f"closed:{min(asked.concurrency, count)}", calls, f"requests:{count}"),
+                (load_for(engine, asked.concurrency, count), calls, f"requests:{count}"),
                 label="" if what == probed.ways[0] else what,
                 api=engine.card.dialects[0],
                 on_requests=lambda table: _answered(engine, table, on_answer),
@@ -252,7 +276,7 @@ def _write(item: pytest.Item, engine: RunningEngine, asked: Asked) -> dict[str, 
         item,
         engine,
         (
-            f"closed:{min(asked.concurrency, len(questions))}",
+            load_for(engine, asked.concurrency, len(questions)),
             Prompts(texts, most, name=card.name, fields=_fields(card, api)),
             f"requests:{len(questions)}",
         ),

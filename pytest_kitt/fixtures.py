@@ -38,12 +38,13 @@ class Load(Protocol):
         certify: bool | None = None,
         timeout_s: float | None = None,
         clients: int | None = None,
+        retries: int = 0,
     ) -> LoadResult:
         """Applies a load to the cell's engine and records its standard metrics for this test.
 
         Args:
-            load: ``Closed`` or ``Arrivals``, or a short form: "closed:8", "constant:10/s", "poisson:10/s",
-                "gamma:10/s:2".
+            load: ``Closed``, ``Adaptive`` or ``Arrivals``, or a short form: "closed:8", "adaptive:256",
+                "constant:10/s", "poisson:10/s", "gamma:10/s:2".
             workload: ``Synthetic`` or ``Prompts``, or "synthetic:PROMPT_TOKENS:OUTPUT_TOKENS", "prompts:FILE".
             stop: ``Stop``, or "requests:100", "seconds:60", each with ",errors:20%" for an early end.
             label: name of a further load in the same test; its metrics are ``label.ttft_ms`` and so on.
@@ -56,6 +57,8 @@ class Load(Protocol):
                 as ``--kitt-certify`` says.
             timeout_s: limit of one request, in seconds.
             clients: processes that share the load.
+            retries: how often a request is sent again that the server did not take (429, 503, 529, or a connection
+                that breaks); its times are those of the last attempt. By default it is a failed request.
 
         Raises:
             UserError: a short form or a number that makes no sense.
@@ -104,7 +107,8 @@ class Evaluate(Protocol):
                 ``--kitt-prompts``, scored to the letter.
             shots: worked examples in front of each question, in place of the card's number.
             limit: most questions, where ``--kitt-limit`` does not say.
-            concurrency: requests under way.
+            concurrency: requests under way; by ``--kitt-eval-concurrency`` without, which by default means as many as
+                the server takes. Without a card 4.
             max_tokens: of an answer, without a card.
 
         Returns:
@@ -160,6 +164,7 @@ def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Loa
         certify: bool | None = None,
         timeout_s: float | None = None,
         clients: int | None = None,
+        retries: int = 0,
         **unknown: Any,
     ) -> LoadResult:
         from pytest_kitt import loading
@@ -167,7 +172,7 @@ def kitt_load(request: pytest.FixtureRequest, kitt_engine: RunningEngine) -> Loa
         if unknown:
             raise _unknown_argument(next(iter(unknown)))
         options: dict[str, Any] = {"warmup": warmup, "hold": hold, "keep_text": keep_text, "bundled": bundled}
-        options |= {"certify": certify, "timeout_s": timeout_s, "clients": clients}
+        options |= {"certify": certify, "timeout_s": timeout_s, "clients": clients, "retries": retries}
         return loading.apply(request.node, kitt_engine, (load, workload, stop), label=label, api=api, **options)
 
     return load
@@ -238,7 +243,7 @@ def kitt_evaluate(request: pytest.FixtureRequest, kitt_engine: RunningEngine) ->
             return loading.evaluate(request.node, kitt_engine, **plain, max_tokens=max_tokens)
         from pytest_kitt import evaluating
 
-        many = concurrency or evaluating.CONCURRENCY
-        return evaluating.evaluate(request.node, kitt_engine, card, shots=shots, limit=limit, concurrency=many)
+        options = {"shots": shots, "limit": limit, "concurrency": concurrency}
+        return evaluating.evaluate(request.node, kitt_engine, card, **options)
 
     return evaluate

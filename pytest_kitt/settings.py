@@ -132,6 +132,15 @@ def _between(low: int, high: int) -> Callable[[Sequence[str]], int]:
     return parse
 
 
+def _number_or_auto(values: Sequence[str]) -> int | Literal["auto"]:
+    if values[-1] == "auto":
+        return "auto"
+    number = int(values[-1])
+    if number < 1:
+        raise ValueError(f"{number} is neither auto nor at least 1")
+    return number
+
+
 def _gpu_needs(values: Sequence[str]) -> tuple[tuple[str, int], ...]:
     needs = []
     for value in (word.strip() for text in values for word in text.split(",")):
@@ -254,6 +263,12 @@ class Settings:
         metavar="N",
     )
     offline: bool = _switch("Take questions from caches and shipped samples alone; the result says which")
+    eval_concurrency: int | Literal["auto"] = _option(
+        "auto",
+        "Requests of an evaluation under way, where its test does not say: as many as the server takes, or a number",
+        _number_or_auto,
+        metavar="auto|N",
+    )
     seed: int = _option(0, "Seed of every random choice", _whole, metavar="N")
     runs: int = _option(
         1,

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.kolmogorov import p_value, statistic
 from pytest_kitt.errors import UserError
 from pytest_kitt.load.arrivals import due_ns, share
-from pytest_kitt.load.spec import Arrivals, ClientSpec, Stop, load_of, stop_of
+from pytest_kitt.load.spec import Adaptive, Arrivals, ClientSpec, Stop, load_of, stop_of
 
 
 def gaps_s(load: Arrivals, n: int = 20_000, seed: str = "7") -> list[float]:
@@ -72,6 +72,11 @@ def test_clients_share_one_schedule() -> None:
         ("gamma:10/s", "gamma needs a coefficient of variation"),
         ("gamma:10/s:0", "between 0.01 and 100"),
         ("closed:0", "concurrency lies between"),
+        ("adaptive:0", "expected adaptive:FIRST:MOST"),
+        ("adaptive:8:4", "expected adaptive:FIRST:MOST, with 1 <= FIRST <= MOST"),
+        ("adaptive:8:99999", "MOST <= 20000"),
+        ("adaptive:many", "'many' is not a number, as in 'adaptive:256'"),
+        ("adaptve:8", "did you mean 'adaptive'"),
     ],
 )
 def test_bad_loads(load: str, said: str) -> None:
@@ -98,10 +103,16 @@ def test_bad_stops(stop: str, said: str) -> None:
         stop_of(stop)
 
 
-@pytest.mark.parametrize("short", ["closed:4", "constant:10/s", "poisson:0.5/s", "gamma:10/s:2"])
+@pytest.mark.parametrize("short", ["closed:4", "adaptive:2:64", "constant:10/s", "poisson:0.5/s", "gamma:10/s:2"])
 def test_loads_read_as_they_are_written(short: str) -> None:
     """The short form of a load is its name."""
     assert str(load_of(short)) == short
+
+
+def test_an_adaptive_load_begins_with_eight() -> None:
+    """Or with the most, where that is less."""
+    assert load_of("adaptive:256") == Adaptive(8, 256)
+    assert load_of("adaptive:3") == Adaptive(3, 3)
 
 
 def test_stops_read_as_they_are_written() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_kitt.load import accounting
 from pytest_kitt.load.certificate import Certificate, certify
-from pytest_kitt.load.spec import Arrivals, Closed, Ending, Load, joined
+from pytest_kitt.load.spec import Adaptive, Arrivals, Closed, Ending, Load, joined
 from pytest_kitt.measure.records import CountedBy, Failure, Phase, Records, Request, RequestTable
 from pytest_kitt.measure.results import Result
 from pytest_kitt.report.terminal import all_certified
@@ -103,6 +103,24 @@ def test_slots_that_fill_up_without_a_warm_up() -> None:
     rows = [row(i, (i // 2) * 100.1 + (i % 2) * 50) for i in range(12)]
     c = certify(records(rows), Closed(2), [ENDING], held=False)
     assert c.in_flight_mean == pytest.approx(2, abs=0.01)
+
+
+def test_a_good_adaptive_loop() -> None:
+    """There is no number of requests that should be under way; lag and the client's own time still count."""
+    thin = [row(i, i * 200.0) for i in range(40)]
+    c = found(thin, Adaptive(8, 64))
+    assert (c.holds, c.in_flight_target) == (True, 0)
+    assert c.in_flight_mean == pytest.approx(0.5, abs=0.05)
+    late = found([row(i, i * 200.0, late_ms=30) for i in range(40)], Adaptive(8, 64), cpu_s=9.9)
+    assert ["late" in late.broken[0], "of its core" in late.broken[1]] == [True, True]
+
+
+def test_what_was_sent_again_is_counted() -> None:
+    """The times are those of the last attempt: they count as any other's."""
+    rows = [row(i, (i // 2) * 100.1 + (i % 2) * 50, retried=i % 4) for i in range(40)]
+    c = found(rows, Closed(2))
+    assert (c.retried, c.resent, c.holds) == (30, 0, True)
+    assert c.lag_p99_ms == pytest.approx(0.1, rel=1e-3)
 
 
 def test_a_good_open_loop() -> None:

@@ -88,7 +88,7 @@ def test_the_examples_run(pytester: pytest.Pytester) -> None:
         (pytester.path / name).write_text(text)
     tests = sorted(name for name in files if name.startswith("test_"))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-s", "--kitt-engine=simulated", *tests)
-    result.assert_outcomes(passed=12)
+    result.assert_outcomes(passed=13)
     result.stdout.fnmatch_lines(["*stability on simulated-simulated: passed*"])
 
 

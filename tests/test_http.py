@@ -138,6 +138,19 @@ def test_a_body_in_one_read_is_what_it_is_byte_by_byte(name: str) -> None:
         everything(FINE + b"2\r\nhe\r\n3\r\nllo\r\n4\r\nfour\r\n5\r\nfive5\r\n0\r\n\r\n")
 
 
+def test_a_refusal_says_for_how_long() -> None:
+    """Each its own time, also between answers whose head is known already."""
+    refusal = b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\nRetry-After: %d\r\n\r\n2\r\nno\r\n0\r\n\r\n"
+    for seconds in range(30):
+        good, refused = fed(FINE + BODY), fed(refusal % seconds)
+        assert (good.status, good.headers.get(b"retry-after")) == (200, None)
+        assert (refused.status, refused.headers[b"retry-after"]) == (429, b"%d" % seconds)
+        assert (body_of(good), body_of(refused)) == (b"hello", b"no")
+    left = http._heads.left
+    fed(refusal % 99)
+    assert http._heads.left == left  # none of the few heads that are learnt is wasted on it
+
+
 def test_a_response_is_freed_at_once() -> None:
     """No response is part of a cycle: while a load runs nothing would collect it, and it holds all of its bytes."""
     gc.collect()

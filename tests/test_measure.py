@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -175,6 +177,24 @@ def test_the_share_above_a_limit() -> None:
 def test_wilson(k: int, n: int, low: float, high: float) -> None:
     """Known intervals."""
     assert wilson(k, n) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_blocks_of_older_runs_can_be_read() -> None:
+    """Without the column that says how often a request was sent again: none was."""
+    table = RequestTable()
+    for n in range(3):
+        table.append(request(n, 1, [2, 3]))
+    head_size = int.from_bytes(table.to_bytes()[:4], "little")
+    head = json.loads(table.to_bytes()[4 : 4 + head_size])
+    before = sum(array(code).itemsize * count for _, code, count in head["columns"][:6])
+    assert head["columns"][6] == ["retried", "b", 3]
+    rest = table.to_bytes()[4 + head_size :]
+    del head["columns"][6]
+    older = json.dumps(head).encode()
+    block = len(older).to_bytes(4, "little") + older + rest[:before] + rest[before + 3 :]
+    assert list(RequestTable.from_bytes(block).rows()) == list(table.rows())
+    records = Records([block, table.to_bytes()])
+    assert list(records["retried"]) == [0] * 6
 
 
 def test_blocks_come_back_as_they_went() -> None:

@@ -18,6 +18,7 @@ from pytest_kitt.load import accounting, certificate, run
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
 from pytest_kitt.load.spec import (
+    Adaptive,
     Arrivals,
     Calls,
     ClientSpec,
@@ -43,6 +44,7 @@ _MAX_OPEN_WARMUP = 200
 _MAX_OPENED_BEFORE = 512
 _MAX_IN_FLIGHT = 10_000
 _FILES_BESIDE_CONNECTIONS = 128
+_MOST_RETRIES = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Asked:
         timeout_s: limit of one request.
         clients: processes that send it.
         seed: of every random choice.
+        retries: how often a request is sent again that the server did not take.
 
     """
 
@@ -77,17 +80,13 @@ class Asked:
     timeout_s: float
     clients: int
     seed: int
+    retries: int = 0
 
     def params(self, made: Bodies, sent: int) -> dict[str, Any]:
         """What is stored with the result."""
-        level = (
-            {"concurrency": self.load.concurrency}
-            if isinstance(self.load, Closed)
-            else {"rate_rps": self.load.rate_rps, "arrival_cv": self.load.cv}
-        )
         params: dict[str, Any] = {
             "load": str(self.load),
-            **level,
+            **_level(self.load),
             "workload": str(self.workload),
             "stop": str(self.stop),
             **({"path": self.workload.path} if isinstance(self.workload, Calls) else {"api": self.api}),
@@ -101,6 +100,8 @@ class Asked:
             params["prompts_repeat"] = True
         if self.bundled:
             params["bundled"] = True
+        if self.retries:
+            params["retries"] = self.retries
         return params
 
 
@@ -118,17 +119,25 @@ def asked(  # noqa: PLR0913 - one keyword per field of the record
     certify: bool = True,
     timeout_s: float = 120.0,
     clients: int = 1,
+    retries: int = 0,
 ) -> Asked:
     """Resolves short forms and defaults; UserError says what is wrong.
 
-    The default warm-up is one request per slot of a closed loop, two seconds of an open one (at most 200 requests).
+    The default warm-up is one request per slot of a closed loop (as it begins, where it is adaptive), two seconds of an
+    open one (at most 200 requests).
     """
     resolved, until = load_of(load), stop_of(stop)
     if warmup is not None and warmup < 0:
         raise UserError(f"warmup={warmup}: it is a number of requests, 0 for none")
     if not 0 < timeout_s < math.inf:
         raise UserError(f"timeout_s={timeout_s}: it is a positive number of seconds")
-    most = min(resolved.concurrency if isinstance(resolved, Closed) else clients, until.requests or clients)
+    if not 0 <= retries <= _MOST_RETRIES:
+        raise UserError(f"retries={retries}: a request is sent again between 0 and {_MOST_RETRIES} times")
+    if retries and isinstance(resolved, Arrivals):
+        raise UserError(
+            f"retries={retries}: what is sent again is not on the schedule of {resolved}; take a closed loop"
+        )
+    most = min(_slots(resolved) or clients, until.requests or clients)
     if not 1 <= clients <= most:
         raise UserError(f"{clients} clients cannot share {resolved} until {until}: each needs a slot and a request")
     return Asked(
@@ -144,6 +153,7 @@ def asked(  # noqa: PLR0913 - one keyword per field of the record
         timeout_s=timeout_s,
         clients=clients,
         seed=seed,
+        retries=retries,
     )
 
 
@@ -201,6 +211,7 @@ def _result(wanted: Asked, made: Bodies, raw: run.Raw) -> LoadResult:
         "tokens_counted_by": accounting.counters(raw.records),
         "client": _account(raw.ending),
         "certificate": certified.as_params() | {"required": wanted.certify},
+        **({"concurrency_found": raw.ending.slots} if isinstance(wanted.load, Adaptive) else {}),
     }
     whole = isinstance(wanted.workload, Calls)
     return LoadResult(
@@ -239,9 +250,23 @@ def _miscounted(result: LoadResult, wanted: Asked, engine: RunningEngine) -> lis
     )
 
 
-def _default_warmup(load: Load) -> int:
+def _slots(load: Load) -> int:
+    """Requests under way in a closed loop when it begins; 0 of an open one."""
+    return 0 if isinstance(load, Arrivals) else load.concurrency if isinstance(load, Closed) else load.first
+
+
+def _level(load: Load) -> dict[str, Any]:
+    """What is stored of how many requests are under way, or come."""
     if isinstance(load, Closed):
-        return load.concurrency
+        return {"concurrency": load.concurrency}
+    if isinstance(load, Adaptive):
+        return {"concurrency_most": load.most}
+    return {"rate_rps": load.rate_rps, "arrival_cv": load.cv}
+
+
+def _default_warmup(load: Load) -> int:
+    if not isinstance(load, Arrivals):
+        return _slots(load)
     return min(_MAX_OPEN_WARMUP, max(1, round(load.rate_rps * _OPEN_WARMUP_S)))
 
 
@@ -260,8 +285,9 @@ def _account(ending: Ending) -> dict[str, float]:
 def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
     host, port, tls, prefix = run.address(engine.url)
     load, calls = wanted.load, wanted.workload if isinstance(wanted.workload, Calls) else None
-    closed = load.concurrency if isinstance(load, Closed) else 0
-    opened = 0 if isinstance(load, Closed) else max(8, min(_MAX_OPENED_BEFORE, math.ceil(load.rate_rps)))
+    closed = _slots(load)
+    most = load.most if isinstance(load, Adaptive) else 0
+    opened = max(8, min(_MAX_OPENED_BEFORE, math.ceil(load.rate_rps))) if isinstance(load, Arrivals) else 0
     return ClientSpec(
         host=host,
         port=port,
@@ -278,7 +304,7 @@ def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
         warmup=wanted.warmup,
         requests=wanted.stop.requests,
         seconds=wanted.stop.seconds,
-        hold=wanted.hold and closed != 1,
+        hold=wanted.hold and max(closed, most) != 1,
         timeout_s=wanted.timeout_s,
         keep_text=wanted.keep_text or calls is not None,
         api=apis.WHOLE if calls else wanted.api,
@@ -288,6 +314,8 @@ def _spec(wanted: Asked, made: Bodies, engine: RunningEngine) -> ClientSpec:
         max_connections=0 if closed else _max_connections(),
         max_error_share=wanted.stop.max_error_share,
         proxy=_proxy(engine.access.proxy),
+        most=most,
+        retries=wanted.retries,
     )
 
 

@@ -62,9 +62,9 @@ class Certificate:
         lag_p50_ms: median time between when a request was due and when it was sent, connecting not counted.
         lag_p99_ms: its 99th percentile.
         lag_max_ms: its maximum.
-        rate_asked_rps: pace of the schedule between its first and last measured request; 0 for a closed loop.
+        rate_asked_rps: pace of the schedule between its first and last measured request; 0 for any closed loop.
         rate_sent_rps: pace at which they were sent.
-        in_flight_target: requests under way that were asked for; 0 for an open loop.
+        in_flight_target: requests under way that were asked for; 0 for an open loop and an adaptive one.
         in_flight_mean: requests under way on average while it was measured.
         cpu_share: CPU seconds over seconds of the busiest client.
         stall_ms: longest time without a look at the sockets.
@@ -74,6 +74,7 @@ class Certificate:
         connections_failed: requests whose connection failed.
         local_errors: of those and of the first ones, how many for want of something on this machine.
         resent: requests that were sent again on a new connection.
+        retried: requests that were sent again because the server did not take them.
         clock_drift_ms: largest change of the wall clock.
         broken: which bounds do not hold, one sentence each.
         cure: what to do about it, empty when all of them hold.
@@ -97,6 +98,7 @@ class Certificate:
     local_errors: int
     resent: int
     clock_drift_ms: float
+    retried: int = 0
     broken: tuple[str, ...] = ()
     cure: str = ""
 
@@ -138,6 +140,7 @@ def certify(
         connections_failed=sum(failure == Failure.CONNECT for failure in records["failure"]),
         local_errors=sum(ending.local_errors for ending in endings),
         resent=sum(records["resent"]),
+        retried=sum(map(bool, records["retried"])),
         clock_drift_ms=max(ending.clock_drift_ns for ending in endings) / 1e6,
     )
     wall_s = max(ending.wall_s for ending in endings)

@@ -1,6 +1,7 @@
 """What load is asked for? Frozen records and their short forms.
 
-Loads: ``"closed:48"`` (48 requests at any time), ``"constant:10/s"``, ``"poisson:10/s"``, ``"gamma:10/s:2"`` (arrivals
+Loads: ``"closed:48"`` (48 requests at any time), ``"adaptive:8:256"`` (as many as the server takes, from 8 to 256;
+``"adaptive:256"`` begins with 8), ``"constant:10/s"``, ``"poisson:10/s"``, ``"gamma:10/s:2"`` (arrivals
 per second, whatever the server does; the last number is the coefficient of variation of the gaps).
 Stops: ``"requests:480"``, ``"seconds:60"``, either followed by ``",errors:20%"``.
 Workloads: ``"synthetic:200:128"`` (prompt tokens:output tokens), ``"prompts:FILE"``.
@@ -18,6 +19,7 @@ from pytest_kitt.errors import UserError, nearest, why
 
 _EXAMPLES = {
     "closed": "'closed:8'",
+    "adaptive": "'adaptive:256' or 'adaptive:8:256'",
     "constant": "'constant:10/s'",
     "poisson": "'poisson:10/s'",
     "gamma": "'gamma:10/s:2'",
@@ -26,6 +28,8 @@ _EXAMPLES = {
     "synthetic": "'synthetic:200:128' (prompt tokens, output tokens)",
 }
 Process = Literal["constant", "poisson", "gamma"]
+_MOST_SLOTS = 20_000
+_FIRST_SLOTS = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,11 +39,32 @@ class Closed:
     concurrency: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.concurrency <= 20_000:
-            raise UserError(f"closed:{self.concurrency}: concurrency lies between 1 and 20000")
+        if not 1 <= self.concurrency <= _MOST_SLOTS:
+            raise UserError(f"closed:{self.concurrency}: concurrency lies between 1 and {_MOST_SLOTS}")
 
     def __str__(self) -> str:
         return f"closed:{self.concurrency}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adaptive:
+    """A closed loop whose number of slots is found while it runs: as many requests as make answers end the fastest.
+
+    Attributes:
+        first: requests under way in the beginning.
+        most: never more than these; fewer than ``first`` only where the server refuses requests.
+
+    """
+
+    first: int
+    most: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first <= self.most <= _MOST_SLOTS:
+            raise UserError(f"{self}: expected adaptive:FIRST:MOST, with 1 <= FIRST <= MOST <= {_MOST_SLOTS}")
+
+    def __str__(self) -> str:
+        return f"adaptive:{self.first}:{self.most}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +96,7 @@ class Arrivals:
         return f"{self.process}:{self.rate_rps:g}/s{tail}"
 
 
-Load = Closed | Arrivals
+Load = Closed | Adaptive | Arrivals
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,8 +203,12 @@ def load_of(load: Load | str) -> Load:
     kind, _, value = load.partition(":")
     if kind == "closed":
         return Closed(_number(value, load, int))
+    if kind == "adaptive":
+        one, _, two = value.partition(":")
+        most = _number(two or one, load, int)
+        return Adaptive(_number(one, load, int) if two else min(_FIRST_SLOTS, most), most)
     if kind not in get_args(Process):
-        known = ["closed", *get_args(Process)]
+        known = ["closed", "adaptive", *get_args(Process)]
         raise UserError(f"load {load!r} is unknown; {nearest(kind, known)}, as in 'closed:8' or 'poisson:10/s'")
     rate, _, cv = value.partition(":")
     if cv and kind != "gamma":
@@ -294,7 +323,9 @@ class ClientSpec:
         prefix_words: words to make unique prefixes of; empty for prompts that are sent as they are.
         prefix_length: how many words a unique prefix has.
         salt: makes the prefixes of this load differ from those of every other.
-        concurrency: requests under way in a closed loop, 0 for an open one.
+        concurrency: requests under way in a closed loop, at first in an adaptive one, 0 for an open one.
+        most: requests that may come to be under way in an adaptive loop, 0 for any other.
+        retries: how often a request is sent again that the server did not take.
         arrivals: when requests of an open loop are due, None for a closed one.
         seed: of the arrivals.
         connections: how many to open before the clock starts.
@@ -340,6 +371,8 @@ class ClientSpec:
     proxy: Proxy | None = None
     user_clock: bool = False
     bodies_fd: int = -1
+    most: int = 0
+    retries: int = 0
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ClientSpec:
@@ -356,6 +389,7 @@ class ClientSpec:
                 client=k,
                 clients=clients,
                 concurrency=_part(self.concurrency, k, clients),
+                most=_part(self.most, k, clients),
                 warmup=_part(self.warmup, k, clients),
                 requests=_part(self.requests, k, clients),
                 connections=_part(self.connections, k, clients),
@@ -419,6 +453,7 @@ class Ending:
         samples: (osl by usage, token-bearing events, text, reasoning) of a few good answers.
         details: for each kind of failure, the first explanation.
         stopped: why it ended early, empty when it did not.
+        slots: requests at a time that an adaptive loop found the server to take, 0 of any other.
 
     """
 
@@ -436,6 +471,7 @@ class Ending:
     samples: list[tuple[int, int, str, str]]
     details: Mapping[str, str]
     stopped: str
+    slots: int = 0
 
 
 def joined(endings: Sequence[Ending]) -> Ending:
@@ -462,4 +498,5 @@ def joined(endings: Sequence[Ending]) -> Ending:
         samples=[sample for ending in endings for sample in ending.samples],
         details={name: text for ending in reversed(endings) for name, text in ending.details.items()},
         stopped=next((ending.stopped for ending in endings if ending.stopped), ""),
+        slots=total("slots"),
     )

@@ -61,6 +61,7 @@ _COLUMNS: dict[str, str] = {
     "status": "h",
     "counted_by": "b",
     "resent": "b",
+    "retried": "b",
     "length_finish": "b",
     "planned_ns": "q",
     "connect_ns": "q",
@@ -91,6 +92,7 @@ class Request:
         status: HTTP status, 0 when none came.
         counted_by: who counted ``osl``.
         resent: 1 when a reused connection was reset before any response byte and the request was sent again.
+        retried: how often the request had been sent before and not been taken; all else is of the last time.
         length_finish: 1 when the server says that it stopped at the length limit.
         planned_ns: when it should have been sent.
         connect_ns: how long connecting took, 0 on a reused connection.
@@ -111,6 +113,7 @@ class Request:
     status: int = 0
     counted_by: int = CountedBy.NOBODY
     resent: int = 0
+    retried: int = 0
     length_finish: int = 0
     planned_ns: int = -1
     connect_ns: int = 0
@@ -211,7 +214,7 @@ class RequestTable:
 
     @classmethod
     def from_bytes(cls, block: bytes) -> RequestTable:
-        """The table that ``to_bytes`` wrote; ValueError when it is not one."""
+        """The table that ``to_bytes`` wrote, now or before ``retried`` was known; ValueError when it is not one."""
         (head_size,) = struct.unpack_from("<I", block)
         head = json.loads(block[4 : 4 + head_size])
         if head.get("codec") != CODEC:
@@ -229,6 +232,7 @@ class RequestTable:
                 table.event_ns = values
             else:
                 table.columns[name] = values
+        _fill(table.columns)
         table.texts = {int(index): text for index, text in head["texts"]}
         return table
 
@@ -289,6 +293,12 @@ class _InMemory:
 
 def _named(column: Sequence[int], names: Sequence[int] | None) -> Iterable[int]:
     return column if names is None else map(names.__getitem__, column)
+
+
+def _fill(columns: dict[str, array[int]]) -> None:
+    """Zeros for the column that older blocks lack: nothing was sent again then."""
+    if len(columns["retried"]) != len(columns["index"]):
+        columns["retried"] = array(_COLUMNS["retried"], bytes(len(columns["index"])))
 
 
 def _little(values: array[int]) -> bytes:

@@ -55,6 +55,7 @@ def _request(block: int, r: Request, texts: dict[int, str]) -> dict[str, Any]:
         "status": r.status or None,
         "counted_by": _COUNTERS[CountedBy(r.counted_by)],
         "resent": bool(r.resent),
+        "retried": r.retried,
         "length_finish": bool(r.length_finish),
         "connect_ns": r.connect_ns,
         **{name: value if (value := getattr(r, name)) >= 0 else None for name in (*_TIMES, *_COUNTS)},

@@ -193,10 +193,10 @@ def _write_cell(reporter: pytest.TerminalReporter, title: str, results: Sequence
 
 def remarks(result: Result, *, every_certificate: bool = False) -> Iterable[str]:
     """What must be known of a result's numbers: certificates that do not hold, and engines that had died before."""
-    for load, certificate in _certificates(result):
+    for load, certificate, slots in _certificates(result):
         said = result.outcome == "invalid" and bool(certificate["broken"])  # by its reason
         if every_certificate or (certificate["broken"] and result.category != "quality" and not said):
-            yield f"{item_label(result)}{load}: {_certified(certificate)}"
+            yield f"{item_label(result)}{load}: {_certified(certificate, slots)}"
     if starts := result.params.get("engine_starts"):
         yield f"{item_label(result)}: on start {starts} of the engine: {result.params['engine_died']}"
 
@@ -246,18 +246,18 @@ def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Resu
             _write_line(reporter, f"    {name}: {stats} (n={mine[0].n})")
 
 
-def _certificates(result: Result) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """The certificate of each load of a test, behind its label."""
+def _certificates(result: Result) -> Iterable[tuple[str, Mapping[str, Any], int]]:
+    """The certificate of each load of a test, behind its label; and the slots that an adaptive one found, else 0."""
     for key, value in result.params.items():
-        label, _, name = key.rpartition(".")
+        label, dot, name = key.rpartition(".")
         if name == "certificate" and isinstance(value, dict):
-            yield f" {label}" if label else "", value
+            yield f" {label}" if label else "", value, result.params.get(f"{label}{dot}concurrency_found", 0)
 
 
 def all_certified(results: Iterable[Result]) -> str:
     """What all the loads whose certificates hold have in common, in one line: the worst of each."""
     timed = (result for result in results if result.category != "quality")
-    found = [c for result in timed for _, c in _certificates(result) if not c["broken"]]
+    found = [c for result in timed for _, c, _ in _certificates(result) if not c["broken"]]
     if not found:
         return ""
     clocks = ", ".join(sorted({f"{c['clock']} clock" for c in found}))
@@ -269,13 +269,13 @@ def all_certified(results: Iterable[Result]) -> str:
     )
 
 
-def _certified(c: Mapping[str, Any]) -> str:
+def _certified(c: Mapping[str, Any], slots: int) -> str:
     """What a client proves of itself, in one line."""
-    load = (
-        f"{c['in_flight_mean']:.3g} of {c['in_flight_target']} requests under way"
-        if c["in_flight_target"]
-        else f"{c['rate_sent_rps']:.4g} requests/s sent of {c['rate_asked_rps']:.4g} due"
-    )
+    load = f"{c['rate_sent_rps']:.4g} requests/s sent of {c['rate_asked_rps']:.4g} due"
+    if slots:
+        load = f"{slots} requests at a time found, {c['in_flight_mean']:.3g} under way on average"
+    elif c["in_flight_target"]:
+        load = f"{c['in_flight_mean']:.3g} of {c['in_flight_target']} requests under way"
     word = f"NOT CERTIFIED ({'; '.join(c['broken'])}. Next: {c['cure']})" if c["broken"] else "certified"
     return (
         f"{word}: {load}, sent {c['lag_p50_ms']:.2g} ms late at p50, "

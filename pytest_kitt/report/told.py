@@ -229,6 +229,8 @@ def _facts(c: Mapping[str, Any]) -> Iterable[Fact]:
     elif of("rate_asked_rps"):
         asked = f"{of('rate_sent_rps'):.4g}/s of {of('rate_asked_rps'):.4g}/s due"
         yield Fact("Pace of the sending", asked, f"within {bounds.MAX_RATE_ERROR:.0%}")
+    elif of("in_flight_mean"):
+        yield Fact("Requests under way, mean", f"{of('in_flight_mean'):.3g}", "")
     yield Fact("Client's core", f"{of('cpu_share'):.0%}", f"{bounds.MAX_CPU:.0%}")
     yield Fact("Reads that waited 5 ms", f"{of('late_reads_share'):.2%}", f"{bounds.MAX_LATE_READS:.0%}")
     merged = f"{bounds.MAX_MERGED:.1%}, or {bounds.MAX_MERGED_SHORT:.0%} where gaps are short"
@@ -238,5 +240,6 @@ def _facts(c: Mapping[str, Any]) -> Iterable[Fact]:
     yield Fact("Wall clock was set by", scaled(of("clock_drift_ms"), "ms"), scaled(bounds.MAX_DRIFT_MS, "ms"))
     failed = f"{of('connections_failed'):g}, {of('local_errors'):g} for want of something here"
     yield Fact("Connections that failed", failed, "none for want of something here")
-    yield Fact("Requests sent again", f"{of('resent'):g}", "")
+    again = f"{of('resent'):g} on a new connection, {of('retried'):g} that were not taken"
+    yield Fact("Requests sent again", again, "")
     yield Fact("Clock", str(c.get("clock", "")), "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import http.server
 import json
 import os
 import signal
@@ -10,20 +12,28 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from pytest_kitt import shipped
+from pytest_kitt import evaluating, shipped
+from pytest_kitt.cards import load_engines
+from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
+from pytest_kitt.load.spec import Adaptive, Closed
+from pytest_kitt.matrix import Cell
+from pytest_kitt.model.reference import ModelRef
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import opened
 from tests.doubles.running import running
 from tests.doubles.tokens import KNOWS_ENV
+from tests.test_load_client import double
 
 FAST = ("--kitt-engine=simulated", "--kitt-engine-arg=ttft_ms=1", "--kitt-engine-arg=itl_ms=1")
+BUSY = "--kitt-engine-arg=max_concurrent={} --kitt-engine-arg=max_waiting=0"
 NAMES = cards.shipped_names()
 ENDINGS = {"gsm8k_cot": "The answer is {}.", "mmlu_chat": "Answer: {}", "gsm8k": "#### {}"}
 CAPITALS = """
@@ -225,13 +235,23 @@ def test_questions_that_cannot_be_had_are_an_error(pytester: pytest.Pytester) ->
     )
 
 
-@pytest.mark.parametrize("name, ttft_ms", [("gsm8k", 300), ("arc_easy", 100)])
-def test_a_run_that_was_killed_goes_on_at_the_next_question(pytester: pytest.Pytester, name: str, ttft_ms: int) -> None:
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("gsm8k", ["--kitt-engine-arg=ttft_ms=300", "--kitt-eval-concurrency=1"]),
+        ("gsm8k", ["--kitt-engine-arg=ttft_ms=300", *BUSY.format(1).split()]),
+        ("arc_easy", ["--kitt-engine-arg=ttft_ms=100", "--kitt-eval-concurrency=1"]),
+    ],
+    ids=["written", "adaptive", "compared"],
+)
+def test_a_run_that_was_killed_goes_on_at_the_next_question(
+    pytester: pytest.Pytester, name: str, options: list[str]
+) -> None:
     """Kill -9 in the middle: what was answered is not asked again, and all of it is scored."""
     questions = asked(name)
     know = knowing(pytester, [right(name, question) for question in questions])
-    pytester.makepyfile(test_it=f'def test_it(kitt_evaluate):\n    kitt_evaluate("{name}", concurrency=1)\n')
-    slow = ["--kitt-engine=simulated", f"--kitt-engine-arg=ttft_ms={ttft_ms}", know, "--kitt-offline"]
+    pytester.makepyfile(test_it=f'def test_it(kitt_evaluate):\n    kitt_evaluate("{name}")\n')
+    slow = ["--kitt-engine=simulated", know, "--kitt-offline", *options]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *slow, "test_it.py"]
     with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         while _answered() < 3:
@@ -243,10 +263,106 @@ def test_a_run_that_was_killed_goes_on_at_the_next_question(pytester: pytest.Pyt
     assert done.returncode == 0, done.stdout
     (one,) = shown()["results"]
     assert one["params"]["questions_resumed"] == before
+    stored = rows(one)
     first = cards.read(cards.find(name)).metric_names[0]
-    assert (values(one)[first], len(rows(one))) == (1.0, len(questions))
+    assert (values(one)[first], sorted(int(row["id"]) for row in stored)) == (1.0, list(range(len(questions))))
     sent = sum(s["n"] for s in one["samples"] if s["codec"] == "kitt-columns-1")
-    assert sent == sum(max(1, len(question.pairs)) for question in questions[before:])
+    pairs = {question.id: max(1, len(question.pairs)) for question in questions}
+    assert sent == sum(pairs[row["id"]] for row in stored[before:])
+
+
+def test_a_server_that_takes_few_at_a_time_answers_all(pytester: pytest.Pytester) -> None:
+    """What it refuses with 429 is asked again; what was found out is stored, and said under -v."""
+    know = knowing(pytester, [right("gsm8k", question) for question in asked("gsm8k")])
+    slow = ("--kitt-engine-arg=ttft_ms=200", *BUSY.format(3).split())
+    result = run(pytester, "--kitt-offline", "--kitt-benchmark=gsm8k", know, "-v", *slow)
+    result.stdout.fnmatch_lines(["*gsm8k: certified: * requests at a time found, * under way on average, sent*"])
+    (one,) = shown()["results"]
+    assert (values(one)["exact_match_strict"], len(rows(one))) == (1.0, 10)
+    assert values(one)["requests_failed"] == 0
+    params = one["params"]
+    assert (params["load"], params["concurrency_most"], params["retries"]) == ("adaptive:8:10", 10, evaluating.RETRIES)
+    assert 1 <= params["concurrency_found"] <= 3
+    assert params["certificate"]["retried"] >= 1
+    assert params["certificate"]["in_flight_target"] == 0
+
+
+def test_how_many_questions_are_asked_at_a_time_can_be_said(pytester: pytest.Pytester) -> None:
+    """By the option, and for one test by its argument; nothing is found out then."""
+    pytester.makepyfile(
+        test_it='def test_one(kitt_evaluate):\n    kitt_evaluate("gsm8k")\n'
+        'def test_two(kitt_evaluate):\n    kitt_evaluate("gsm8k", concurrency=2)\n'
+    )
+    run(pytester, "--kitt-offline", "--kitt-eval-concurrency=5", "test_it.py").assert_outcomes(passed=2)
+    found = [one["params"] for one in shown()["results"]]
+    assert [params["load"] for params in found] == ["closed:5", "closed:2"]
+    assert not any("concurrency_found" in params for params in found)
+    result = run(pytester, "--kitt-offline", "--kitt-eval-concurrency=0", "test_it.py")
+    result.stderr.fnmatch_lines(["*--kitt-eval-concurrency: 0 is neither auto nor at least 1*"])
+
+
+class Unavailable(http.server.BaseHTTPRequestHandler):
+    """It names its model, and takes no request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Its models."""
+        self._say(200, b'{"object": "list", "data": [{"id": "m", "object": "model"}]}')
+
+    def do_POST(self) -> None:
+        """Anything else."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._say(503, b'{"error": {"message": "come back tomorrow"}}')
+
+    def _say(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_server_that_takes_no_question_makes_it_invalid(pytester: pytest.Pytester) -> None:
+    """After the retries of a question, with the server's own words."""
+    pytester.makeconftest("from pytest_kitt import evaluating\nevaluating.RETRIES = 1\n")
+    pytester.makepyfile(test_it='def test_it(kitt_evaluate):\n    kitt_evaluate("gsm8k")\n')
+    with double(Unavailable) as url:
+        result = pytester.runpytest_subprocess(
+            "-p", "no:cacheprovider", f"--kitt-url={url}", "--kitt-offline", "test_it.py"
+        )
+    result.stdout.fnmatch_lines(["*InvalidMeasurement: *HTTP_STATUS 503: come back tomorrow*"])
+    (one,) = shown()["results"]
+    assert one["outcome"] == "invalid"
+    assert "the server took no request for" in one["params"]["certificate"]["broken"][1]
+
+
+@pytest.mark.parametrize(
+    "engine, options, questions, load",
+    [
+        ("llama_cpp", (), 1000, Adaptive(8, 256)),
+        ("llama_cpp", ("parallel=4",), 1000, Adaptive(4, 256)),
+        ("vllm", (), 1000, Adaptive(32, 256)),
+        ("vllm", ("parallel=16",), 10, Adaptive(10, 10)),
+        ("simulated", (), 1000, Adaptive(8, 256)),
+    ],
+)
+def test_questions_begin_with_the_engines_own_slots(
+    engine: str, options: tuple[str, ...], questions: int, load: Adaptive
+) -> None:
+    """As the cell says them; where it does not, and where somebody else has started the engine, with eight."""
+    known = load_engines()
+    given = tuple(tuple(option.split("=")) for option in options)
+    cell = Cell(engine, ModelRef(ref="m", name="m"), "process", overrides=given)  # type: ignore[arg-type]  # pairs
+    started = SimpleNamespace(cell=cell, card=known[engine])
+    assert evaluating.load_for(cast("RunningEngine", started), None, questions) == load
+    foreign = SimpleNamespace(cell=dataclasses.replace(cell, runtime="endpoint"), card=known[engine])
+    assert evaluating.load_for(cast("RunningEngine", foreign), None, 1000) == Adaptive(8, 256)
+    assert evaluating.load_for(cast("RunningEngine", started), 5, 1000) == Closed(5)
+    assert evaluating.load_for(cast("RunningEngine", started), 5, 3) == Closed(3)
 
 
 def _answered() -> int:

@@ -301,6 +301,11 @@ LOADS = {
     "load": ("kitt_load('closd:8')", r"load 'closd:8' is unknown; did you mean 'closed'\?"),
     "number": ("kitt_load('closed:x')", r"'closed:x': 'x' is not a number, as in 'closed:8'"),
     "range": ("kitt_load('closed:0')", r"closed:0: concurrency lies between 1 and 20000"),
+    "retries": ("kitt_load('closed:1', retries=101)", r"retries=101: a request is sent again between 0 and 100 times"),
+    "schedule": (
+        "kitt_load('poisson:5/s', retries=1)",
+        r"retries=1: what is sent again is not on the schedule",
+    ),
     "rate": ("kitt_load('poisson:0/s')", r"poisson:0/s: the rate lies above 0"),
     "second_number": ("kitt_load('gamma:3/s')", r"load 'gamma:3/s': gamma needs a coefficient of variation, as in"),
     "workload": (

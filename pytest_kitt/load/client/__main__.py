@@ -40,7 +40,7 @@ def main() -> int:
     out = sys.stdout.buffer
     try:
         spec = ClientSpec.from_json(orjson.loads(control.line()))
-        _raise_file_limit((spec.concurrency or spec.max_connections) + _FILES_BESIDE_CONNECTIONS)
+        _raise_file_limit((spec.most or spec.concurrency or spec.max_connections) + _FILES_BESIDE_CONNECTIONS)
         target = _resolve(spec)
     except OSError as error:
         frames.write(out, frames.FATAL, str(error).encode())

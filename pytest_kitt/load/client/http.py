@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 256 << 20
 _HEAD, _SIZED, _CHUNKED, _UNTIL_CLOSE, _COMPLETE = range(5)
 _CHUNK_SIZE, _CHUNK_END, _TRAILER = 0, -1, -2
 _LAST_CHUNK = [b"0", b"", b""]  # and the empty trailer, at each CRLF
-_NAMES = b"content-length|content-type|content-encoding|transfer-encoding|connection|keep-alive|location"
+_NAMES = b"content-length|content-type|content-encoding|transfer-encoding|connection|keep-alive|location|retry-after"
 _LIMITS = re.compile(rb"(timeout|max)\s*=\s*(\d{1,9})").findall
 _HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*(?:\r\n|\Z))*+\Z").match
 _WANTED = re.compile(rb"(?im)^(%s):[ \t]*([^\r\n]*)" % _NAMES).findall
@@ -237,7 +237,8 @@ class Response:
         if coding is not None:
             if coding.lower() != b"chunked":
                 raise BadHttp(f"unknown Transfer-Encoding {coding[:40]!r}")
-            _heads.learn(head, self)
+            if self.status < 300:  # what is refused has a head of its own
+                _heads.learn(head, self)
             self._begin_chunks(at, rest)
             return
         length = self.headers.get(b"content-length")

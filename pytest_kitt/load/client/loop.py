@@ -4,12 +4,16 @@ A read is stamped and kept at once; framing, streams and JSON are undone when no
 all connections stand. In a closed loop a slot is handed over the moment its answer ends; in an open one requests go out
 when they are due, each on a connection that is free. Warm-up requests come first and hand over without draining; when
 the last measured request has been sent, uncounted ones keep the load up until the last measured one has ended.
+
+The slots of an adaptive loop grow and shrink (pace.py). A request that the server did not take may wait and be sent
+again: it keeps its slot meanwhile, so that a server that takes nothing is asked for little.
 """
 
 from __future__ import annotations
 
 import errno
 import gc
+import heapq
 import resource
 import ssl
 import sys
@@ -29,7 +33,9 @@ from pytest_kitt.load.client.bodies import Bodies
 from pytest_kitt.load.client.clock import ANCILLARY_BYTES, Clock, monotonic_ns, unpack_stamp
 from pytest_kitt.load.client.connection import READ_BYTES, Connection, Target
 from pytest_kitt.load.client.http import BadHttp, Response
+from pytest_kitt.load.client.pace import Pace
 from pytest_kitt.load.client.poller import READ, WRITE, Poller
+from pytest_kitt.load.client.retries import REFUSALS, Waits, said_s
 from pytest_kitt.load.spec import ClientSpec, Ending, Look
 from pytest_kitt.measure.records import MAX_BLOCK_BYTES, CountedBy, Failure, Phase, RequestTable
 
@@ -75,16 +81,20 @@ class Flight:
         "phase",
         "planned_ns",
         "reader",
+        "refused_ns",
         "resent",
         "response",
+        "retried",
         "send_ns",
     )
 
-    def __init__(self, lane: Lane, index: int, phase: Phase, planned_ns: int, payload: bytes) -> None:
-        self.lane: Lane | None = lane
+    def __init__(self, lane: Lane | None, index: int, phase: Phase, planned_ns: int, payload: bytes) -> None:
+        self.lane = lane
         self.index, self.phase, self.planned_ns, self.payload = index, phase, planned_ns, payload
         self.send_ns = self.end_ns = -1
-        self.connect_ns = self.resent = self.counted = 0  # counted: its events that are among the tokens so far
+        self.connect_ns = self.resent = self.retried = 0
+        self.refused_ns = 0  # when it was for the first time
+        self.counted = 0  # its events that are among the tokens so far
         self.response = Response()
         self.reader: Reader | None = None
         self.keep_text = False
@@ -149,6 +159,11 @@ class LoadLoop:
         self._due = -1  # of the next request of an open loop
         self._next = spec.client
         self._in_flight = 0
+        self._slots = spec.concurrency  # of a closed loop
+        self._pace = Pace(spec.concurrency, spec.most, limit_s=spec.timeout_s) if spec.most else None
+        self._waits = Waits(f"{spec.seed}:{spec.client}")
+        self._waiting: list[tuple[int, int, Flight]] = []  # a heap: when each is to be sent again, its number, and it
+        self._answers = self._answered_ns = 0  # with a good status: how many, when the last one ended
         self._sent = [0] * len(Phase)  # by phase
         self._over = [0] * len(Phase)
         self._all_ended = self._all_failed = self._measured_failed = self._tokens = 0
@@ -237,6 +252,7 @@ class LoadLoop:
             samples=self._samples,
             details=self._details,
             stopped=self._stopped,
+            slots=self._pace.found if self._pace else 0,
         )
 
     def _wait_until(self, zero_ns: int) -> None:
@@ -252,9 +268,12 @@ class LoadLoop:
         wake_ns, waiting = self._tick_at, False
         if self._due >= 0:
             wake_ns = self._send_due()
-        elif self._free and self._spec.arrivals is None:
-            self._send_free()
-            waiting = bool(self._free)
+        elif self._spec.arrivals is None:
+            if self._waiting:
+                wake_ns = self._send_again()
+            if self._free:
+                self._send_free()
+                waiting = bool(self._free)
         if wake_ns != self._armed_ns:
             self._poller.arm(wake_ns)
             self._armed_ns = wake_ns
@@ -284,6 +303,8 @@ class LoadLoop:
         if self._news or self.stop_requested:
             self._news = False
             self._goes_on = not self._is_over()
+            if self._pace is not None:
+                self._keep_pace(self._pace, now)
 
     def _on_tick(self, now: int) -> None:
         self._tick_at = now + self._tick_ns
@@ -405,6 +426,9 @@ class LoadLoop:
         """Begins on the slots of a closed loop that are free, a few at a time: what comes meanwhile has to be read."""
         for _ in range(min(_SENDS_PER_LOOK, len(self._free))):
             lane = self._free.popleft()
+            if self._in_flight + len(self._waiting) >= self._slots:  # they were more, or its own request waits
+                self._discard(lane)
+                continue
             phase = self._phase_of_next()
             if phase is not None and not self._stopped:
                 self._begin(lane, phase, lane.free_since or monotonic_ns())
@@ -419,6 +443,33 @@ class LoadLoop:
         self._sent[phase] += 1
         self._in_flight += 1
         self._dispatch(lane, flight)
+
+    def _send_again(self) -> int:
+        """Sends what has waited for long enough, where there is a slot; returns when to look again."""
+        now = monotonic_ns()
+        for _ in range(_SENDS_PER_LOOK):
+            if not self._waiting or self._in_flight >= self._slots:
+                return self._tick_at  # or when an answer ends
+            if self._waiting[0][0] > now:
+                break
+            _, _, flight = heapq.heappop(self._waiting)
+            lane = self._free.popleft() if self._free else self._new_lane()
+            lane.flight, flight.lane = flight, lane
+            flight.planned_ns = max(flight.planned_ns, lane.free_since)
+            flight.payload = self._bodies.payload(flight.index)
+            self._in_flight += 1
+            self._dispatch(lane, flight)
+        return min(self._waiting[0][0], self._tick_at) if self._waiting else self._tick_at
+
+    def _keep_pace(self, pace: Pace, now: int) -> None:
+        """Takes what the pace makes of the answers so far; opens slots where it wants more."""
+        if self._measured_all_sent():
+            return
+        self._slots = pace.look(now, self._answers, full=not self._waiting)
+        while self._in_flight + len(self._waiting) + len(self._free) < self._slots:
+            lane = self._new_lane()
+            lane.free_since = now
+            self._free.append(lane)
 
     def _dispatch(self, lane: Lane, flight: Flight) -> None:
         try:
@@ -461,6 +512,11 @@ class LoadLoop:
         if self._by_fd.pop(lane.fd, None) is not None:
             self._poller.unregister(lane.fd)
         connection.close()
+
+    def _discard(self, lane: Lane) -> None:
+        """Closes a slot, and its connection: where a thread serves each, an idle one takes another's place."""
+        self._drop(lane)
+        self._lanes.remove(lane)
 
     def _watch(self, lane: Lane, connection: Connection) -> None:
         if connection.wants_write != lane.watches_write:
@@ -571,7 +627,7 @@ class LoadLoop:
             self._drop(lane)
             self._end(lane, flight)
         elif response.started or not self._resend(lane, flight):
-            self._fail(lane, Failure.CLOSED, "the server closed the connection before the answer was complete")
+            self._lose(lane, flight, Failure.CLOSED, "the server closed the connection before the answer was complete")
 
     def _on_broken(self, lane: Lane, error: OSError) -> None:
         flight = lane.flight
@@ -581,11 +637,11 @@ class LoadLoop:
         elif not ready:
             self._local_errors += error.errno in _LOCAL_ERRORS
             self._failed_connects += 1
-            self._fail(lane, Failure.CONNECT, str(error))
-            if self._failed_connects >= max(_FAILED_CONNECTS_LIMIT, self._spec.concurrency):
+            self._lose(lane, flight, Failure.CONNECT, str(error))
+            if self._failed_connects >= max(_FAILED_CONNECTS_LIMIT, self._spec.concurrency) and not self._spec.retries:
                 self._stopped = "the server cannot be reached any more"
         elif flight.response.started or not self._resend(lane, flight):
-            self._fail(lane, Failure.RESET, str(error))
+            self._lose(lane, flight, Failure.RESET, str(error))
 
     def _resend(self, lane: Lane, flight: Flight) -> bool:
         """Sends again on a new connection, once, if the old one had carried a request before this one."""
@@ -597,12 +653,58 @@ class LoadLoop:
         self._dispatch(lane, flight)
         return True
 
+    def _lose(self, lane: Lane, flight: Flight, failure: Failure, detail: str) -> None:
+        """What becomes of a request whose connection broke."""
+        self._drop(lane)
+        if not self._put_back(lane, flight):
+            self._fail(lane, failure, detail)
+
+    def _put_back(self, lane: Lane, flight: Flight, said: bytes = b"") -> bool:
+        """Keeps a request that the server did not take, to send it again later; False when it has been often enough.
+
+        ``said`` is the server's word on when. Nothing of this time is recorded but that it was.
+        """
+        spec = self._spec
+        if not spec.retries or self._stopped:
+            return False
+        now = monotonic_ns()
+        if self._pace is not None:
+            sent_ns = flight.send_ns if flight.send_ns >= 0 else flight.planned_ns
+            self._slots = self._pace.refuse(now, sent_ns)
+        if flight.retried >= spec.retries:
+            if self._answered_ns < flight.refused_ns:  # no other was taken since
+                seconds = (now - flight.refused_ns) / 1e9
+                self._stopped = f"the server took no request for {seconds:.1f} s; one was sent {spec.retries + 1} times"
+            return False
+        due = now + int(self._waits.wait_s(flight.retried, said_s(said)) * 1e9)
+        again = Flight(None, flight.index, flight.phase, due, b"")
+        again.refused_ns, again.retried, again.keep_text = (
+            flight.refused_ns or now,
+            flight.retried + 1,
+            flight.keep_text,
+        )
+        heapq.heappush(self._waiting, (due, flight.index, again))
+        lane.flight = flight.lane = None
+        self._tokens -= flight.counted
+        self._in_flight -= 1
+        self._news = True
+        self._discard(lane)
+        return True
+
     def _end(self, lane: Lane, flight: Flight) -> None:
         self._failed_connects = 0
         response = flight.response
         if not self._reusable(lane, response):
             self._drop(lane)
-        failure = _GOOD if 200 <= response.status < 300 else _HTTP_STATUS
+        if 200 <= response.status < 300:
+            failure = _GOOD
+            self._answers += 1
+            self._answered_ns = response.end_ns
+        else:
+            failure = _HTTP_STATUS
+            said = response.headers.get(b"retry-after", b"")
+            if response.status in REFUSALS and self._put_back(lane, flight, said):
+                return
         if response.end_ns - flight.planned_ns > self._limit_ns:  # between two looks at the time
             failure, flight.detail = Failure.TIMEOUT, self._too_late()
         self._finish(lane, flight, response.end_ns, failure)
@@ -647,6 +749,9 @@ class LoadLoop:
             if lane.flight is not None:
                 self._finish(lane, lane.flight, monotonic_ns(), _CANCELLED)
             self._drop(lane)
+        for _, _, flight in self._waiting:
+            flight.failure, flight.end_ns = _CANCELLED, monotonic_ns()
+            self._ended.append(flight)
 
     # -- reading answers, when nothing is waiting
 
@@ -737,6 +842,7 @@ class LoadLoop:
                 flight.response.status,
                 answer.counted_by,
                 flight.resent,
+                flight.retried,
                 int(answer.finish == LENGTH),
                 flight.planned_ns - zero,
                 flight.connect_ns,
