@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_WORDS = "the of and to in is that for it as was with be by on not".split()
+_WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not"]
 _64 = (1 << 64) - 1
 
 
