@@ -42,16 +42,13 @@ def main() -> int:
     if asked.list:
         print("\n".join(f"{name:14} {what}" for name, what in ALL.items()))
         return 0
+    rounds = ["--rounds", str(asked.rounds), *(["--released"] if asked.released else [])]
     found: dict[str, tuple[int, float]] = {}
     for name in asked.only or ALL:
         print(f"\n== {name}: {ALL[name]}", flush=True)
-        options = (
-            ["--rounds", str(asked.rounds), *(["--released"] if asked.released else [])] if name in _ROUNDS else []
-        )
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(rounds if name in _ROUNDS else ())]
         began = time.monotonic()
-        code = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *(options if name in _ROUNDS else ())], check=False
-        ).returncode
+        code = subprocess.run(command, check=False).returncode
         found[name] = code, time.monotonic() - began
     print(f"\n{'benchmark':14} {'verdict':10} {'seconds':>8}")
     for name, (code, seconds) in found.items():
