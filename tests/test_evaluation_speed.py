@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -161,9 +162,12 @@ def test_a_round_asks_everything_and_scores_it(name: str) -> None:
 def test_a_wrong_score_is_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a wrong score nor questions that were not asked."""
 
-    def wrong(*_: object) -> runner.Found:
-        return runner.Found(1, 0.75, 0)
+    def wrong(truth: server.Truth, work: runner.Work, folder: Path) -> runner.Found:
+        return dataclasses.replace(evaluations._c(truth, work, folder), score=0.75)
 
     monkeypatch.setitem(evaluations._RUN, "kitt", wrong)
-    with pytest.raises(RuntimeError, match="kitt scored 0 questions, and 0 requests were answered"):
+    with pytest.raises(RuntimeError, match=r"kitt found a score of 0\.75, and it is 0\.5"):
+        evaluations._round(Load(4, 2, 1), "kitt")
+    monkeypatch.setitem(evaluations._RUN, "kitt", lambda *_: runner.Found(1, 0.5, 4))
+    with pytest.raises(RuntimeError, match="kitt scored 4 questions, and 0 requests were answered"):
         evaluations._round(Load(4, 2, 1), "kitt")
