@@ -16,6 +16,7 @@ import time
 ALL = {
     "accuracy": "stored percentiles against the truth server's own",
     "bars": "cost, truth, scale and memory beside the C client and the peers (B1 to B7)",
+    "evaluations": "10,000 questions asked and scored, beside arithmetic and the runners of others",
     "clocks": "the error of each clock, plain and behind TLS",
     "poisson": "Kolmogorov and Smirnov on arrivals as the server saw them",
     "trials": "the certificate: flagged every time, and rarely without cause",
@@ -31,6 +32,7 @@ ALL = {
     "plugin_cost": "what the plugin costs a session that does not use it",
     "repeat_quick": "the first command of the README, ten times",
 }
+_ROUNDS = ("bars", "evaluations")  # they have rounds of several clients
 _VERDICTS = {0: "pass", 1: "FAIL", 3: "not judged"}
 
 
@@ -40,12 +42,13 @@ def main() -> int:
     if asked.list:
         print("\n".join(f"{name:14} {what}" for name, what in ALL.items()))
         return 0
+    rounds = ["--rounds", str(asked.rounds), *(["--released"] if asked.released else [])]
     found: dict[str, tuple[int, float]] = {}
     for name in asked.only or ALL:
         print(f"\n== {name}: {ALL[name]}", flush=True)
-        options = ["--rounds", str(asked.rounds), *(["--released"] if asked.released else [])] if name == "bars" else []
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(rounds if name in _ROUNDS else ())]
         began = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False).returncode
+        code = subprocess.run(command, check=False).returncode
         found[name] = code, time.monotonic() - began
     print(f"\n{'benchmark':14} {'verdict':10} {'seconds':>8}")
     for name, (code, seconds) in found.items():
@@ -57,9 +60,11 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--only", nargs="+", choices=ALL, metavar="NAME", help=", ".join(ALL))
-    parser.add_argument("--rounds", type=int, default=5, help="of the bars")
+    parser.add_argument("--rounds", type=int, default=5, help=f"of {' and '.join(_ROUNDS)}")
     parser.add_argument(
-        "--released", action="store_true", help="the bars also against inference-perf, guidellm, aiperf"
+        "--released",
+        action="store_true",
+        help="bars also against inference-perf, guidellm, aiperf; evaluations against lm_eval, inspect_ai",
     )
     parser.add_argument("--list", action="store_true", help="says what there is")
     return parser.parse_args()

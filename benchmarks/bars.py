@@ -212,7 +212,7 @@ def _rounds(bar: Bar, names: Sequence[str], number: int) -> Rounds:
                 except RuntimeError as error:
                     print(f"{bar.name} {name}: {str(error)[:300]}", file=sys.stderr)
                     continue
-                late = _lateness_ms(log.read(server.log))
+                late = log.late_p99_ms(log.read(server.log))
             if late < SERVER_LATE_MS:
                 rounds[name].append(found | {"server_late_p99_ms": late})
     return rounds
@@ -249,11 +249,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "arrival_cv": outcome.arrival_cv,
         "failed": outcome.failed,
     }
-
-
-def _lateness_ms(served: Sequence[log.Served]) -> float:
-    late = sorted((sent - due) / 1e6 for s in served for sent, due in zip(s.sent_ns, s.due_ns, strict=True) if due)
-    return percentile(late, 0.99) if late else 0.0
 
 
 _COLUMNS = (

@@ -18,10 +18,18 @@ print("\\n".join(r for r in importlib.metadata.requires(sys.argv[1]) or () if "e
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Package:
-    """A released client on the package index."""
+    """A released client on the package index.
+
+    Attributes:
+        name: there.
+        version: the one that is installed.
+        beside: what else it needs and does not ask for: requirements as pip takes them.
+
+    """
 
     name: str
     version: str
+    beside: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -48,8 +56,8 @@ def make(package: Package) -> None:
     _pip(package, "--no-deps", "--ignore-requires-python", f"{package.name}=={package.version}")
     listing = [str(package.bin / "python"), "-c", _REQUIREMENTS, package.name]
     listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
-    if listed:
-        _pip(package, *listed)
+    if listed or package.beside:
+        _pip(package, *listed, *package.beside)
     (package.folder / _DONE).touch()
 
 

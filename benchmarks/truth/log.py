@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import struct
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
+
+from pytest_kitt.measure.stats import percentile
 
 _MAGIC = 0x31525453
 _HEAD = struct.Struct("<II5QII64sQ")
@@ -50,3 +53,9 @@ def read(path: Path) -> list[Served]:
         offset = start + 16 * n
         found.append(Served(name.rstrip(b"\0").decode(), serial, arrive, status, bool(flags & 1), sent, due))
     return found
+
+
+def late_p99_ms(served: Sequence[Served]) -> float:
+    """How late the server was against its own timetable, in milliseconds; 0 where it has none."""
+    late = sorted((sent - due) / 1e6 for s in served for sent, due in zip(s.sent_ns, s.due_ns, strict=True) if due)
+    return percentile(late, 0.99) if late else 0.0
