@@ -86,17 +86,18 @@ def evaluate(
     assert kitt is not None
     asked = _asked(item, kitt, source, shots, limit, concurrency)
     params = dict(asked.params)
-    ask: Callable[[pytest.Item, RunningEngine, Asked], dict[str, Response]] = _write
+    ask: Callable[[pytest.Item, RunningEngine, Asked], dict[str, Scored]] = _write
     if asked.card.compares:
         card, probed = _probed(engine, asked.card)
         asked, params["loglikelihood"] = dataclasses.replace(asked, card=card), probed.to_json()
         ask = functools.partial(_compare, probed=probed)
     card = asked.card
-    had = _responses(asked.questions, kitt.resumed.answers.get(recording.of(item).key, ()))
-    _send(item, [scoring.score(card, q, had[q.id]) for q in asked.questions if q.id in had])
+    answered = _responses(asked.questions, kitt.resumed.answers.get(recording.of(item).key, ()))
+    had = {q.id: scoring.score(card, q, answered[q.id]) for q in asked.questions if q.id in answered}
+    _send(item, [*had.values()])
     rest = dataclasses.replace(asked, questions=[q for q in asked.questions if q.id not in had])
     found = had | ask(item, engine, rest) if rest.questions else had
-    scores = Scores(card, [scoring.score(card, q, found[q.id]) for q in asked.questions], params)
+    scores = Scores(card, [found[q.id] for q in asked.questions], params)
     record = recording.of(item)
     record.params |= params | ({"questions_resumed": len(had)} if had else {})
     record.add(scores.measurements())
@@ -184,17 +185,17 @@ def _probed(engine: RunningEngine, card: EvalCard) -> tuple[EvalCard, Probed]:
     return card.model_copy(update={"metrics": renamed}), probed
 
 
-def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> dict[str, Response]:
-    """The responses by the questions' ids; each is on its way to the store as soon as it is known."""
+def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> dict[str, Scored]:
+    """The scored responses by the questions' ids; each is on its way to the store as soon as it is known."""
     partial = _Partial(asked.questions)
-    found: dict[str, Response] = {}
+    found: dict[str, Scored] = {}
 
     def on_scored(place: int, scored: ways.Scored | Unscorable, e2e_ms: float) -> None:
         if isinstance(scored, Unscorable):
             raise InvalidMeasurement(f"{asked.card.name}: {scored}") from scored
         for question, response in partial.take(place, scored.logprob, e2e_ms):
-            found[question.id] = response
-            _send(item, [scoring.score(asked.card, question, response)])
+            found[question.id] = scoring.score(asked.card, question, response)
+            _send(item, [found[question.id]])
 
     pairs = [pair for question in asked.questions for pair in question.pairs]
     each_scored(engine, pairs, ways=probed.ways, ask=_timed(item, engine, asked, probed), on_scored=on_scored)
@@ -259,15 +260,15 @@ def _answered(engine: RunningEngine, table: RequestTable, on_answer: OnAnswer) -
 # -- answers that are written
 
 
-def _write(item: pytest.Item, engine: RunningEngine, asked: Asked) -> dict[str, Response]:
-    """The responses by the questions' ids; each is on its way to the store as soon as it is known."""
+def _write(item: pytest.Item, engine: RunningEngine, asked: Asked) -> dict[str, Scored]:
+    """The scored responses by the questions' ids; each is on its way to the store as soon as it is known."""
     card, questions = asked.card, asked.questions
-    found: dict[str, Response] = {}
+    found: dict[str, Scored] = {}
 
     def on_requests(table: RequestTable) -> None:
-        said = {questions[n].id: (questions[n], response) for n, response in _said(table) if n < len(questions)}
-        found.update({name: response for name, (_, response) in said.items()})
-        _send(item, [scoring.score(card, question, response) for question, response in said.values()])
+        scored = [scoring.score(card, questions[n], response) for n, response in _said(table) if n < len(questions)]
+        found.update({one.question.id: one for one in scored})
+        _send(item, scored)
 
     texts = tuple(question.prompt for question in questions)
     most = 1 if card.mode == "first-token" else card.max_tokens
