@@ -83,56 +83,11 @@ def right(name: str, question: Question) -> tuple[str, str]:
     return question.prompt, ENDINGS.get(name, "{}").format(question.references[0].rpartition("#### ")[2])
 
 
-def wrong(name: str, question: Question) -> tuple[str, str]:
-    """What an engine believes that answers wrongly."""
-    if question.choices:
-        place = (question.gold[0] + 1) % len(question.choices)
-        context, continuation = question.pairs[place]
-        return context, continuation.strip()
-    if question.wrong:
-        return question.prompt, question.wrong[0]
-    answer = "ABCD"[("ABCD".index(question.references[0]) + 1) % 4] if name.startswith("mmlu") else "none of it"
-    return question.prompt, ENDINGS.get(name, "{}").format(answer)
-
-
 def suite(pytester: pytest.Pytester, names: Iterable[str], tell: Callable[[str, Question], tuple[str, str]]) -> Any:
     """One session over several shipped evaluations, on their samples."""
     names = list(names)
     facts = [tell(name, question) for name in names for question in asked(name)]
     return run(pytester, "--kitt-offline", f"--kitt-benchmark={','.join(names)}", knowing(pytester, facts))
-
-
-# the same prompts with other answers: an engine knows one of them
-GROUPS = (
-    (
-        *("gsm8k", "gsm8k_cot", "hellaswag", "arc_easy", "arc_challenge", "winogrande", "piqa", "mmlu_chat"),
-        "truthfulqa_gen",
-    ),
-    ("mmlu", "mmlu_generative", "truthfulqa_mc1"),
-)
-
-
-@pytest.mark.parametrize("names", GROUPS)
-def test_an_oracle_scores_one(pytester: pytest.Pytester, names: tuple[str, ...]) -> None:
-    """By the first metric of each evaluation, all the way through a server; the note says that it was a sample."""
-    result = suite(pytester, names, right)
-    result.assert_outcomes(passed=len(names), deselected=result.parseoutcomes().get("deselected", 0))
-    result.stdout.fnmatch_lines([f"*kitt: {names[0]}: * questions of the sample that ships with its card, none of *"])
-    for one in shown()["results"]:
-        first = cards.read(cards.find(one["benchmark"])).metric_names[0]
-        assert values(one)[first] == 1, one["benchmark"]
-        assert one["params"]["data"] == "sample"
-        assert len(rows(one)) == one["params"]["questions"] == len(asked(one["benchmark"]))
-
-
-@pytest.mark.parametrize("names", GROUPS)
-def test_an_always_wrong_engine_scores_zero(pytester: pytest.Pytester, names: tuple[str, ...]) -> None:
-    """By the first metric of each evaluation."""
-    result = suite(pytester, names, wrong)
-    result.assert_outcomes(passed=len(names), deselected=result.parseoutcomes().get("deselected", 0))
-    for one in shown()["results"]:
-        first = cards.read(cards.find(one["benchmark"])).metric_names[0]
-        assert values(one)[first] == 0, one["benchmark"]
 
 
 def test_each_question_is_stored_with_what_was_made_of_it(pytester: pytest.Pytester) -> None:
