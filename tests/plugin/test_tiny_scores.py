@@ -44,7 +44,8 @@ name: written
 summary: All of its questions
 dataset: {path: all.jsonl}
 prompt: "Q: {{ question }}\\nAnswer:"
-answer: answer
+answer: answer | replace('yes', 'ye')
+stop: [s]
 mode: generate
 max_tokens: 8
 filters: {"": [{filter: strip}]}
@@ -102,7 +103,7 @@ def test_its_questions_have_the_known_answers(pytester: pytest.Pytester, api: st
 
 
 def test_cards_on_its_questions_have_the_known_scores(pytester: pytest.Pytester) -> None:
-    """Written, a first token, and compared; in llama.cpp's own API where the card's form is no chat."""
+    """Written, a first token, and compared; in llama.cpp's own API, with its stops, where the form is no chat."""
     found = run(pytester, CARDS, "--kitt-api=llama-cpp")
     apis = {one["params"]["evaluation"]: one["params"].get("api") for one in found}
     assert apis == {"written": "llama-cpp", "chat": "chat", "first": "llama-cpp", "compared": None}
