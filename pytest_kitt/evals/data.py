@@ -189,6 +189,7 @@ class _Hub:
         dataset = self._dataset
         try:
             found = self._load(dataset.id, config or None, split=split, revision=dataset.revision)
+            _require_revision(found, dataset.revision)
             return [dict(row) for row in found]
         except Exception as error:
             what = f"{self.place(config, split)} at revision {dataset.revision[:12]}"
@@ -198,6 +199,13 @@ class _Hub:
     def place(self, config: str, split: str) -> str:
         """Where these rows are."""
         return f"{self._dataset.id} ({config or 'default'}, {split})"
+
+
+def _require_revision(found: Any, revision: str) -> None:
+    """LookupError for another revision: where the hub does not answer, the library takes what its cache has."""
+    files = [Path(file["filename"]) for file in getattr(found, "cache_files", ())]
+    if other := [file.parent.name for file in files if revision not in file.parts]:
+        raise LookupError(f"the cache has it at revision {other[0][:12]} alone")
 
 
 def _cure(offline: bool = False) -> str:
