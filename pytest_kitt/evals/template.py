@@ -7,9 +7,11 @@ list or an object where a text belongs, which would be asked as Python spells it
 
 from __future__ import annotations
 
+import datetime
 import functools
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined
@@ -55,22 +57,18 @@ class _NoText(TypeError):
     """What was to be written into a prompt."""
 
     def __init__(self, value: object) -> None:
-        super().__init__(f"{_KINDS[type(value)]} where a text belongs")
+        kind = _KINDS.get(type(value), f"a value of type {type(value).__name__}")
+        super().__init__(f"{kind} where a text belongs")
         self.value = value
 
 
-_KINDS: dict[type, str] = {
-    type(None): "nothing (null)",
-    list: "a list",
-    tuple: "a list",
-    dict: "an object",
-    bytes: "bytes",
-}
+_KINDS: dict[type, str] = {type(None): "nothing (null)", list: "a list", dict: "an object", bytes: "bytes"}
+_TEXTS = (str, int, float, Decimal, datetime.date, datetime.time, Undefined)  # the last says itself what is missing
 
 
 def _written(value: Any) -> Any:
     """What stands in a prompt as it is; _NoText for what would stand there as Python spells it."""
-    if type(value) in _KINDS:
+    if not isinstance(value, _TEXTS):
         raise _NoText(value)
     return value
 

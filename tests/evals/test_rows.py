@@ -54,6 +54,7 @@ def told(folder: Path, card: dict[str, Any], content: str, name: str = "mine.jso
         (WRITTEN, {"question": None}, "mine.kitt.yaml: prompt: column 'question': nothing (null) where a text belongs"),
         (WRITTEN, {"question": ["a"]}, "prompt: column 'question': a list where a text belongs"),
         (WRITTEN, {"question": {"text": "a"}}, "prompt: column 'question': an object where a text belongs"),
+        (WRITTEN | {"prompt": "{{ choices | map('upper') }}"}, {}, "prompt: a value of type generator where a text"),
         (WRITTEN, {"question": "x" * 2_000_001}, "prompt: a text of 2000001 characters; the limit is 2000000"),
         (WRITTEN, {"answer": None}, "answer: column 'answer': expected a text, found None"),
         (WRITTEN, {"answer": {"a": "\x1b[31m"}}, "answer: column 'answer': expected a text, found {'a': '\\x1b[31m'}"),
@@ -81,7 +82,7 @@ def told(folder: Path, card: dict[str, Any], content: str, name: str = "mine.jso
 def test_a_value_that_does_not_fit(tmp_path: Path, card: dict[str, Any], changes: dict[str, Any], words: str) -> None:
     """The second of two rows."""
     said = told(tmp_path, card, "".join(json.dumps(row) + "\n" for row in (GOOD, GOOD | changes)))
-    assert said.startswith("mine.jsonl, row 2: mine.kitt.yaml: ")
+    assert said.startswith(f"mine.jsonl, row {2 if changes else 1}: mine.kitt.yaml: ")
     assert words in said
 
 
