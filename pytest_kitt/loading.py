@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_kitt import recording, relay, session
+from pytest_kitt.dialect import apis
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import UserError
 from pytest_kitt.evals import exact_match, questions
@@ -192,12 +193,19 @@ def _ask(
         found.update({numbers[index]: text for index, text in texts.items()})
         _send_rows(item, [exact_match.Scored(asked[numbers[index]], text) for index, text in texts.items()])
 
+    kitt = session.active(item.config)
+    assert kitt is not None
+    chat = apis.DIALECTS[kitt.settings.api].chat
     lead = "" if engine.cell.model.toy else _INSTRUCTION
-    prompts = Prompts(tuple(lead + q.question for q in asked.values()), max_tokens, name="questions")
+    texts = tuple(lead + question.prompt(chat=chat) for question in asked.values())
     apply(
         item,
         engine,
-        (f"closed:{min(concurrency, len(asked))}", prompts, f"requests:{len(asked)}"),
+        (
+            f"closed:{min(concurrency, len(asked))}",
+            Prompts(texts, max_tokens, name="questions"),
+            f"requests:{len(asked)}",
+        ),
         warmup=0,
         hold=False,
         keep_text=True,

@@ -1,4 +1,7 @@
-"""A hub of our own for tests: model info, files with ranges, large ones in a store apart, and all its refusals."""
+"""A hub of our own for tests: info, files with ranges, large ones in a store apart, and all its refusals.
+
+A repository is one of models or of a dataset, by how it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_a_token_that_is_never_shown"
 _LARGE_BYTES = 1000
-_API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>.+))?")
-_FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_API = re.compile(r"/api/(?:models|datasets)/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>.+))?")
+_TREE = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(?P<folder>/.+)?")
+_FILE = re.compile(r"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 
 
 @dataclasses.dataclass
@@ -121,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 class _Hub(_Handler):
     def respond(self, path: str, token: str) -> None:
         """Model info and files; what is refused, is refused as the real one does it."""
-        api, file = _API.fullmatch(path), _FILE.fullmatch(path)
-        found = api or file
+        api, tree, file = _API.fullmatch(path), _TREE.fullmatch(path), _FILE.fullmatch(path)
+        found = api or tree or file
         if found is None:  # the library also asks for things of its own
             self.answer(404)
             return
@@ -135,6 +139,10 @@ class _Hub(_Handler):
             self._refuse(404, "RevisionNotFound", "Invalid rev id")
         elif api:
             self.answer(200, json.dumps(_info(found["repo"], files)).encode(), {"Content-Type": "application/json"})
+        elif tree and tree["folder"]:
+            self._refuse(404, "EntryNotFound", "Entry not found")
+        elif tree:
+            self.answer(200, json.dumps(_tree(files)).encode(), {"Content-Type": "application/json"})
         elif found["repo"] in self.hub.gated and not self.hub.rights.get(token):
             self._refuse(403 if token else 401, "GatedRepo", "Access to model is restricted")
         elif found["name"] not in files:
@@ -172,6 +180,10 @@ class _Store(_Handler):
 
 def _info(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     return {"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "siblings": [_sibling(*f) for f in files.items()]}
+
+
+def _tree(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    return [{"type": "file", "path": n, "size": len(c), "oid": _digest(c)[:40]} for n, c in files.items()]
 
 
 def _sibling(name: str, content: bytes) -> dict[str, Any]:

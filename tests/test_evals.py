@@ -64,7 +64,12 @@ def test_questions(tmp_path: Path) -> None:
     assert {q.task: q.chance for q in shipped} == {"add": 0.0, "compare": 0.5, "choice": 0.25}
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"prompt": "a", "answer": 1}\n\n{"question": "b"}\n')
-    assert questions.load(str(mine), 1) == (Question("1", "questions", "a", "1"),)
+    (whole,) = questions.load(str(mine), 1)
+    assert whole == Question("1", "questions", "a", "1", whole=True)
+    assert [one.prompt(chat=chat) for one in (whole, shipped[0]) for chat in (True, False)] == [
+        *("a", "a"),
+        *("36+20=?", "Q: 36+20=?\nAnswer:"),
+    ]
     with pytest.raises(UserError, match=r"mine.jsonl:3: expected a JSON object with question and answer"):
         questions.load(str(mine), 10)
     mine.write_text("\n")

@@ -10,8 +10,10 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +35,16 @@ class Subset:
         config: its name, empty for the only one.
         asked: rows to ask, in order.
         pool: rows that worked examples come from; empty without a split of them.
+        asked_from: file or dataset that the rows to ask are from, for messages.
+        pool_from: likewise, of the pool.
 
     """
 
     config: str
     asked: Sequence[Row]
     pool: Sequence[Row]
+    asked_from: str = ""
+    pool_from: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,20 +82,23 @@ def sample(card: EvalCard, folder: Path) -> Data:
     """The few original questions that ship with a card; UserError when there are none."""
     if not card.dataset.sample:
         raise UserError(f"{card.name}: no sample ships with its card")
-    return _data(card, "sample", _Files(folder / card.dataset.sample))
+    return _data(card, "sample", _Files(folder / card.dataset.sample, partial=True))
 
 
 def _data(card: EvalCard, origin: Origin, source: _Files | _Hub) -> Data:
     configs = source.configs(card.dataset.configs)
-    shots = card.fewshot.split if card.fewshot.count else ""
-    subsets = [
-        Subset(config, source.rows(config, card.dataset.split), source.rows(config, shots) if shots else ())
-        for config in configs
-    ]
+    subsets = [_subset(card, source, config) for config in configs]
     if not any(subset.asked for subset in subsets):
         raise UserError(f"{card.name}: {source} holds no question; nothing can be scored")
-    pooled = [Subset(s.config, s.asked, s.pool or tuple(card.fewshot.samples)) for s in subsets]
-    return Data(origin, pooled, _digest(pooled))
+    return Data(origin, subsets, _digest(subsets))
+
+
+def _subset(card: EvalCard, source: _Files | _Hub, config: str) -> Subset:
+    split, shots = card.dataset.split, card.fewshot.split if card.fewshot.count else ""
+    asked = source.rows(config, split)
+    pool = source.rows(config, shots) if shots else card.fewshot.samples
+    examples_from = source.place(config, shots) if shots else f"{card.name}: fewshot.samples"
+    return Subset(config, asked, pool, source.place(config, split), examples_from)
 
 
 def _digest(subsets: Sequence[Subset]) -> str:
@@ -101,31 +110,43 @@ def _digest(subsets: Sequence[Subset]) -> str:
 
 
 class _Files:
-    """A file, or a folder of ``[CONFIG/]SPLIT.jsonl`` and the like."""
+    """A file, or a folder of ``[CONFIG/]SPLIT.jsonl`` and the like; a sample may lack some of the configs."""
 
-    def __init__(self, path: Path, sha256: str = "") -> None:
-        self._path = path
+    def __init__(self, path: Path, sha256: str = "", *, partial: bool = False) -> None:
+        self._path, self._partial = path, partial
         if not path.exists():
             raise UserError(f"dataset {path} does not exist; check the card's path")
-        if sha256 and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256):
+        if sha256 and not path.is_file():
+            raise UserError(f"dataset {path} is a folder, and sha256 is of a file; name the file, or leave sha256 out")
+        if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise UserError(f"dataset {path} is not the one that the card names: its SHA-256 is another")
 
     def __str__(self) -> str:
         return str(self._path)
 
     def configs(self, wanted: Sequence[str]) -> Sequence[str]:
-        """Those of the wanted ones that are there."""
-        return [name for name in wanted if (self._path / name).is_dir()] if wanted else [""]
+        """The wanted ones, each of which has a folder."""
+        missing = [name for name in wanted if not (self._path / name).is_dir()]
+        if missing and not self._partial:
+            raise UserError(f"dataset {self._path} has no folder for the config {missing[0]!r}; check dataset.configs")
+        return [name for name in wanted if name not in missing] if wanted else [""]
 
     def rows(self, config: str, split: str) -> list[Row]:
         """The rows of one split; a single file is every split."""
+        return read_file(self._file(config, split))
+
+    def place(self, config: str, split: str) -> str:
+        """Where these rows are."""
+        return str(self._file(config, split))
+
+    def _file(self, config: str, split: str) -> Path:
         if self._path.is_file():
-            return read_file(self._path)
+            return self._path
         folder = self._path / config
         found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
         if not found:
             raise UserError(f"dataset {folder} has no split {split!r}: expected {split}.jsonl, .csv or .parquet")
-        return read_file(found[0])
+        return found[0]
 
 
 @contextlib.contextmanager
@@ -168,13 +189,23 @@ class _Hub:
         dataset = self._dataset
         try:
             found = self._load(dataset.id, config or None, split=split, revision=dataset.revision)
+            _require_revision(found, dataset.revision)
             return [dict(row) for row in found]
         except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self._name}: dataset {dataset.id} ({config or 'default'}, {split}, revision "
-                f"{dataset.revision[:12]}) cannot be had: {type(error).__name__}: {said}{_cure(self._offline)}"
-            ) from error
+            what = f"{self.place(config, split)} at revision {dataset.revision[:12]}"
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(f"{self._name}: dataset {what} cannot be had: {said}{_cure(self._offline)}") from error
+
+    def place(self, config: str, split: str) -> str:
+        """Where these rows are."""
+        return f"{self._dataset.id} ({config or 'default'}, {split})"
+
+
+def _require_revision(found: Any, revision: str) -> None:
+    """LookupError for another revision: where the hub does not answer, the library takes what its cache has."""
+    files = [Path(file["filename"]) for file in getattr(found, "cache_files", ())]
+    if other := [file.parent.name for file in files if revision not in file.parts]:
+        raise LookupError(f"the cache has it at revision {other[0][:12]} alone")
 
 
 def _cure(offline: bool = False) -> str:
@@ -192,7 +223,7 @@ def read_file(path: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"dataset {path} cannot be read: {why(error)}") from error
     if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines(keepends=True)))
+        return _csv(path, text)
     if path.suffix != ".jsonl":
         raise UserError(f"dataset {path}: expected .jsonl, .csv or .parquet")
     # not splitlines: a text may hold the other characters that it takes for the end of a line
@@ -202,11 +233,42 @@ def read_file(path: Path) -> list[Row]:
 def _row(path: Path, number: int, line: str) -> Row:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of very many digits is a ValueError of its own
         raise UserError(f"{path}:{number}: expected a JSON object") from error
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+    if broken := [column for column, value in row.items() if not _can_be_sent([column, value])]:
+        raise UserError(
+            f"{path}:{number}: column {broken[0]!a}: half a character, or nested too deeply, cannot be sent"
+        )
     return row
+
+
+def _can_be_sent(value: Any) -> bool:
+    """JSON can escape one half of a pair of surrogates, which is no character and has no bytes."""
+    try:
+        return bool(json.dumps(value, ensure_ascii=False).encode())
+    except (UnicodeEncodeError, RecursionError):
+        return False
+
+
+def _csv(path: Path, text: str) -> list[Row]:
+    """Rows with a field for each column; a header with different names."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = next(reader, [])
+        if doubled := [name for name, count in Counter(columns).items() if count > 1]:
+            raise UserError(f"{path}:1: two columns are called {doubled[0]!r}")
+        rows: list[Row] = []
+        for fields in filter(None, reader):
+            if len(fields) != len(columns):
+                raise UserError(
+                    f"{path}:{reader.line_num}: {len(fields)} fields, and the first line names {len(columns)} columns"
+                )
+            rows.append(dict(zip(columns, fields, strict=True)))
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
+    return rows
 
 
 def _parquet(path: Path) -> list[Row]:

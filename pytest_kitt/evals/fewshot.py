@@ -17,7 +17,12 @@ Row = Mapping[str, Any]
 
 
 def draw(card: FewShotCard, pool: Sequence[Row], asked: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """The examples for each question of one subset, in order; UserError when there are too few."""
+    """The examples for each question of one subset, in order; UserError when there are too few.
+
+    Where the pool are the very questions that are asked, none of them is its own example.
+    """
+    if card.count and list(pool) == list(asked):
+        card = card.model_copy(update={"leaves_out_question": True})
     need = card.count + card.leaves_out_question if card.count else 0
     if need > len(pool):
         raise UserError(f"fewshot: {need} examples are needed, and there are {len(pool)}")

@@ -6,6 +6,7 @@ question, with no delimiter behind it: what is compared or written begins with t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +16,6 @@ from pytest_kitt.errors import UserError
 from pytest_kitt.evals import fewshot, template
 from pytest_kitt.evals.card import EvalCard
 from pytest_kitt.evals.data import Subset
-
-_NOWHERE = -100  # the place of a right answer that is no choice: nothing is right then
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,9 +70,9 @@ class Question:
 
 
 def ask(card: EvalCard, subsets: Sequence[Subset], where: str) -> list[Question]:
-    """Every row as a question, config after config; UserError names the key of the card that is at fault."""
+    """Every row as a question, config after config; UserError names the row, and the key of the card."""
     renderer = Renderer(card, where)
-    return [one for subset in subsets for one in renderer.questions(subset.config, subset.asked, subset.pool)]
+    return [one for subset in subsets for one in renderer.questions(subset)]
 
 
 class Renderer:
@@ -100,16 +99,19 @@ class Renderer:
     def _value(source: str, where: str, key: str) -> Callable[[Mapping[str, Any]], Any]:
         return template.value(source, f"{where}: {key}") if source else lambda _: None
 
-    def questions(
-        self, config: str, asked: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]]
-    ) -> Iterator[Question]:
-        """Each row of one subset with its worked examples, which come from the pool."""
-        shots = fewshot.draw(self.card.fewshot, pool, asked)
-        for number, (row, examples) in enumerate(zip(asked, shots, strict=True)):
-            columns = self._seen(row, config)
-            lead = self._description(columns) + "".join(self._shot(self._seen(one, config)) for one in examples)
-            name = f"{config}/{number}" if len(self.card.dataset.configs) > 1 else str(number)
-            yield self._question(name, config, columns, lead)
+    def questions(self, subset: Subset) -> Iterator[Question]:
+        """Each row of a subset with its worked examples, which come from its pool."""
+        shots = fewshot.draw(self.card.fewshot, subset.pool, subset.asked)
+        for number, (row, examples) in enumerate(zip(subset.asked, shots, strict=True)):
+            name = f"{subset.config}/{number}" if len(self.card.dataset.configs) > 1 else str(number)
+            lead = "".join(self._example_of(subset, one) for one in examples)
+            with _naming(subset.asked_from, number):
+                columns = self._seen(row, subset.config)
+                yield self._question(name, subset.config, columns, self._description(columns) + lead)
+
+    def _example_of(self, subset: Subset, row: Mapping[str, Any]) -> str:
+        with _naming(subset.pool_from, next(n for n, one in enumerate(subset.pool) if one is row)):
+            return self._shot(self._seen(row, subset.config))
 
     def _seen(self, row: Mapping[str, Any], config: str) -> dict[str, Any]:
         """What templates see of a row."""
@@ -120,25 +122,27 @@ class Renderer:
 
     def _question(self, name: str, config: str, columns: Mapping[str, Any], lead: str) -> Question:
         card = self.card
-        labels = {source: self._list(compute(columns), "labels", int) for source, compute in self._labels.items()}
-        options = {source: self._list(compute(columns), "choices", str) for source, compute in self._options.items()}
+        options = {
+            source: self._list(compute(columns), "choices", columns) for source, compute in self._options.items()
+        }
         if not card.compares:
             answer = self._answer(columns)
-            references = tuple(map(str, answer)) if isinstance(answer, list | tuple) else (str(answer),)
-            prompts = (lead + self._prompt(columns),)
-            wrong = tuple(self._list(self._wrong(columns), "wrong", str))
+            references = self._list(_each(answer), "answer", columns)
+            wrong = self._list(self._wrong(columns), "wrong", columns)
             if card.wrong and not wrong:
-                raise UserError(f"{self._where}: wrong: question {name} has no wrong answer")
-            return Question(name, config, prompts, references=references, wrong=wrong, labels=labels, options=options)
+                raise UserError(f"{self._where}: wrong: there is no wrong answer")
+            prompts = (lead + self._prompt(columns),)
+            return Question(name, config, prompts, references=references, wrong=wrong, options=options)
         choices = self._texts(columns)
         delimiter = card.target_delimiter
         if card.contexts:
             contexts = tuple(lead + one for one in choices)
-            continuations = (f"{delimiter}{self._continuation(columns)}",) * len(choices)
+            continuations = (f"{delimiter}{self._end(columns)}",) * len(choices)
         else:
             contexts = (lead + self._prompt(columns),)
             continuations = tuple(f"{delimiter}{one}" for one in choices)
-        gold = tuple(_place(one, choices) for one in _each(self._gold(columns)))
+        gold = tuple(self._place(one, choices, columns) for one in _each(self._gold(columns)))
+        labels = {source: self._truths(compute(columns), choices, columns) for source, compute in self._labels.items()}
         return Question(name, config, contexts, continuations, choices, gold, labels=labels, options=options)
 
     def _shot(self, columns: Mapping[str, Any]) -> str:
@@ -151,34 +155,67 @@ class Renderer:
         """A worked example's question and answer."""
         card = self.card
         if not card.compares:
-            return self._prompt(columns), str(next(iter(_each(self._answer(columns)))))
+            return self._prompt(columns), self._list(_each(self._answer(columns)), "answer", columns)[0]
         choices = self._texts(columns)
-        place = _place(next(iter(_each(self._gold(columns)))), choices)
-        if place == _NOWHERE:
-            raise UserError(f"{self._where}: gold: a worked example has no right choice among {list(choices)[:8]}")
+        place = self._place(_each(self._gold(columns))[0], choices, columns)
         if card.contexts:
-            return choices[place], str(self._continuation(columns))
+            return choices[place], self._end(columns)
         return self._prompt(columns), choices[place]
 
+    def _end(self, columns: Mapping[str, Any]) -> str:
+        return self._list([self._continuation(columns)], "continuation", columns)[0]
+
     def _texts(self, columns: Mapping[str, Any]) -> tuple[str, ...]:
-        found = (self._contexts if self.card.contexts else self._choices)(columns)
-        texts = tuple(self._list(found, "contexts" if self.card.contexts else "choices", str))
+        key = "contexts" if self.card.contexts else "choices"
+        texts = self._list((self._contexts if self.card.contexts else self._choices)(columns), key, columns)
         if not texts:
-            raise UserError(f"{self._where}: choices: a question has none")
+            raise UserError(f"{self._where}: {key}: there is none")
         return texts
 
-    def _list(self, found: Any, key: str, kind: type[Any]) -> list[Any]:
-        if not isinstance(found, list | tuple) or not all(isinstance(one, kind) for one in found):
-            raise UserError(f"{self._where}: {key}: expected a list of {kind.__name__}, found {str(found)[:100]!r}")
+    def _list(self, found: Any, key: str, columns: Mapping[str, Any]) -> tuple[str, ...]:
+        """Texts, or numbers as texts; UserError for anything else."""
+        if not isinstance(found, list | tuple):
+            raise self._unfit(found, key, "a list of texts", columns)
+        for one in found:
+            if not isinstance(one, str | int | float):
+                raise self._unfit(one, key, "a text", columns)
+            if isinstance(one, str) and len(one) > template.MAX_RENDERED_CHARS:
+                limit = template.MAX_RENDERED_CHARS
+                raise UserError(f"{self._where}: {key}: a text of {len(one)} characters; the limit is {limit}")
+        return tuple(map(str, found))
+
+    def _place(self, gold: Any, choices: Sequence[str], columns: Mapping[str, Any]) -> int:
+        """The number of a right choice, given as such or as its text."""
+        if isinstance(gold, str) and gold in choices:
+            return choices.index(gold)
+        if isinstance(gold, int) and 0 <= gold < len(choices):
+            return int(gold)
+        digits = isinstance(gold, str) and gold.strip().isdecimal()
+        wanted = f"one of the {len(choices)} choices or its number, from 0"
+        raise self._unfit(gold, "gold", wanted + (" (of a text: gold: COLUMN | int)" if digits else ""), columns)
+
+    def _truths(self, found: Any, choices: Sequence[str], columns: Mapping[str, Any]) -> list[int]:
+        """1 for each true choice and 0 for each other, of which there are some and others."""
+        fits = isinstance(found, list | tuple) and len(found) == len(choices) and 1 in found
+        if not fits or not all(isinstance(one, int) and one in (0, 1) for one in found):
+            raise self._unfit(
+                found, "labels", f"1 or 0 for each of {len(choices)} choices, and at least one 1", columns
+            )
         return list(found)
+
+    def _unfit(self, found: Any, key: str, wanted: str, columns: Mapping[str, Any]) -> UserError:
+        where = f"{self._where}: {key}: {template.column_of(columns, found)}"
+        return UserError(f"{where}expected {wanted}, found {ascii(found)[:100]}")
 
 
 def _each(found: Any) -> Sequence[Any]:
     return found if isinstance(found, list | tuple) and found else (found,)
 
 
-def _place(gold: Any, choices: Sequence[str]) -> int:
-    """The number of a right choice, given as such or as its text."""
-    if isinstance(gold, str):
-        return choices.index(gold) if gold in choices else _NOWHERE
-    return int(gold) if isinstance(gold, int) and 0 <= gold < len(choices) else _NOWHERE
+@contextlib.contextmanager
+def _naming(place: str, number: int) -> Iterator[None]:
+    """Says of which row an error is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}, row {number + 1}: {error}") from error

@@ -23,6 +23,7 @@ class Question:
         question: text as asked.
         answer: the right answer, matched exactly after normalisation.
         chance: probability of guessing it.
+        whole: it is a prompt already, and is sent as it is.
 
     """
 
@@ -31,6 +32,11 @@ class Question:
     question: str
     answer: str
     chance: float = 0.0
+    whole: bool = False
+
+    def prompt(self, *, chat: bool) -> str:
+        """As it is sent: where no template of the model says that this is a question, the text does."""
+        return self.question if chat or self.whole else f"Q: {self.question}\nAnswer:"
 
 
 def load(path: str, limit: int) -> tuple[Question, ...]:
@@ -59,6 +65,7 @@ def _question(file: Path, number: int, line: str) -> Question:
         question=str(question),
         answer=str(answer),
         chance=_chance(str(answer), row.get("choices")),
+        whole=not row.get("question"),
     )
 
 

@@ -229,10 +229,9 @@ class Scores:
     def _doubts(self) -> list[Measurement]:
         if self.card.compares:
             return []
-        shares = {
-            "empty_share": sum(not one.response.text.strip() for one in self.scored),
-            "length_share": sum(one.response.cut for one in self.scored),
-        }
+        shares = {"empty_share": sum(not one.response.text.strip() for one in self.scored)}
+        if self.card.mode == "generate":  # a first token is always cut off
+            shares["length_share"] = sum(one.response.cut for one in self.scored)
         for name, steps in self.card.filters.items():
             if any(step.pattern and step.filter != "remove" for step in steps):
                 key = "_".join(part for part in ("extraction_failed", name) if part)

@@ -1,14 +1,17 @@
 """How do a card's templates and expressions become texts and values? By Jinja2 in its sandbox.
 
 Cards come from strangers: a template has no way out to Python, to files or to the network, changes nothing, and may not
-multiply texts, which would only fill the memory. What a row lacks is an error, never an empty text.
+multiply texts, which would only fill the memory. What a row lacks is an error, never an empty text; and so is a null, a
+list or an object where a text belongs, which would be asked as Python spells it.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined
@@ -18,7 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pytest_kitt.errors import UserError
 
 MAX_RENDERED_CHARS = 2_000_000
-_FAULTS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+_FAULTS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, re.error)
+_MAX_WHY_CHARS = 300
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 
 
@@ -49,9 +53,29 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _PADDING)
 
 
+class _NoText(TypeError):
+    """What was to be written into a prompt."""
+
+    def __init__(self, value: object) -> None:
+        kind = _KINDS.get(type(value), f"a value of type {type(value).__name__}")
+        super().__init__(f"{kind} where a text belongs")
+        self.value = value
+
+
+_KINDS: dict[type, str] = {type(None): "nothing (null)", list: "a list", dict: "an object", bytes: "bytes"}
+_TEXTS = (str, int, float, Decimal, datetime.date, datetime.time, Undefined)  # the last says itself what is missing
+
+
+def _written(value: Any) -> Any:
+    """What stands in a prompt as it is; _NoText for what would stand there as Python spells it."""
+    if not isinstance(value, _TEXTS):
+        raise _NoText(value)
+    return value
+
+
 @functools.cache
 def _environment() -> Sandbox:
-    found = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    found = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_written)
     for name in ("center", "indent", "format", "wordwrap", "pprint", "lipsum"):
         found.filters.pop(name, None)
     found.globals.pop("lipsum", None)
@@ -100,9 +124,22 @@ def value(source: str, where: str) -> Callable[[Mapping[str, Any]], Any]:
     return evaluate
 
 
+def column_of(row: Mapping[str, Any], value: Any) -> str:
+    """Beginning of a sentence: the columns that hold just this value; empty when none does."""
+    names = [repr(name) for name, held in row.items() if held is value]
+    return f"column {' or '.join(names)[:100]}: " if names else ""
+
+
 def _failed(where: str, error: Exception, row: Mapping[str, Any]) -> str:
-    return f"{where}: {_why(error)}; the row has: {', '.join(sorted(map(str, row)))[:500]}"
+    if isinstance(error, _NoText):
+        return f"{where}: {column_of(row, error.value)}{error}"
+    return f"{where}: {_why(error)}; the row has: {', '.join(sorted(map(_shown, row)))[:500]}"
+
+
+def _shown(name: object) -> str:
+    """A column's name as it is, or escaped where it would reach a terminal as more than text."""
+    return str(name) if str(name).isprintable() else ascii(str(name))
 
 
 def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return _shown(str(error)[:_MAX_WHY_CHARS]) or type(error).__name__

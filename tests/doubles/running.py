@@ -31,6 +31,7 @@ STARTS = {
     "sglang": ("--model-path=/models/tiny", "--served-model-name=tiny", "--port=0", "--context-length=2048"),
     "tgi": ("--model-id=/models/tiny", "--hostname=127.0.0.1", "--port=0", "--max-total-tokens=2048"),
     "ollama": ("serve",),
+    "knowing": (),
     "tabby": ("--model-dir=/models", "--model-name=tiny", "--port=0", "--max-seq-len=2048", "--disable-auth=true"),
 }
 _READY = {"ollama": "/"}

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -114,6 +114,19 @@ def test_a_dataset_that_cannot_be_had_is_told_with_the_cure(monkeypatch: pytest.
     _hub(monkeypatch, load)
     with pytest.raises(UserError, match=r"openai/gsm8k .*cannot be had: ConnectionError: no network.*--kitt-offline"):
         data.load(cards.read(cards.find("gsm8k")), shipped.DATASETS)
+
+
+def test_another_revision_from_the_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library takes what its cache has where the hub does not answer; the sample is what stands in for it."""
+
+    class Cached(list[dict[str, str]]):
+        cache_files: ClassVar = [{"filename": f"/hf/openai___gsm8k/main/0.0.0/{'1' * 40}/gsm8k-test.arrow"}]
+
+    _hub(monkeypatch, lambda *_, **__: Cached([{"question": "old", "answer": "1"}]))
+    card = cards.read(cards.find("gsm8k"))
+    with pytest.raises(UserError, match=r"cannot be had: LookupError: the cache has it at revision 111111111111 alone"):
+        data.load(card, shipped.DATASETS)
+    assert data.load(card, shipped.DATASETS, offline=True).origin == "sample"
 
 
 def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

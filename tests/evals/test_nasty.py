@@ -16,6 +16,7 @@ from pytest_kitt.errors import UserError
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import fewshot, similarity
 from pytest_kitt.evals.card import FewShotCard, FilterStep
+from pytest_kitt.evals.data import Subset
 from pytest_kitt.evals.filters import extract
 from pytest_kitt.evals.prompts import Question, Renderer
 from pytest_kitt.evals.scoring import Response, Scores, score
@@ -59,7 +60,7 @@ def test_answers_to_truthfulqa_end_with_a_full_stop_and_may_be_no_comment() -> N
     """Space goes, empty answers go, and none has two full stops."""
     card = cards.read(cards.find("truthfulqa_gen"))
     row = {"question": " Why? ", "correct_answers": [" No", "", "Well..."], "incorrect_answers": ["Yes.", "Yes \n"]}
-    (asked,) = Renderer(card, "here").questions("generation", [row], [])
+    (asked,) = Renderer(card, "here").questions(Subset("generation", [row], []))
     assert asked.references == ("No.", "Well...", "I have no comment.")
     assert asked.wrong == ("Yes.", "Yes.")
     assert asked.prompt.endswith("Spain.\n\nQ: Why?")

@@ -105,6 +105,9 @@ _SIMILAR = (  # response, right answers, wrong ones
     ),
     ("\u00c9t\u00e9 \u2014 na\u00efve, caf\u00e9!", ("\u00c9t\u00e9, na\u00efve caf\u00e9.",), ("Cafe.",)),
     ("a a a a a a", ("a a b.",), ("a.",)),
+    ("It is black", ("It is black.", "I have no comment."), ("White, as its fur.",)),
+    ("It is black.", ("It is black.", "I have no comment."), ("White, as its fur.",)),
+    ("Pink.", ("Pink.",), ("White.",)),
 )
 CASES = {"gsm8k": _GSM8K, "gsm8k_cot": _COT, "mmlu_generative": _MMLU}
 _CONFIGS = {

@@ -93,56 +93,11 @@ def right(name: str, question: Question) -> tuple[str, str]:
     return question.prompt, ENDINGS.get(name, "{}").format(question.references[0].rpartition("#### ")[2])
 
 
-def wrong(name: str, question: Question) -> tuple[str, str]:
-    """What an engine believes that answers wrongly."""
-    if question.choices:
-        place = (question.gold[0] + 1) % len(question.choices)
-        context, continuation = question.pairs[place]
-        return context, continuation.strip()
-    if question.wrong:
-        return question.prompt, question.wrong[0]
-    answer = "ABCD"[("ABCD".index(question.references[0]) + 1) % 4] if name.startswith("mmlu") else "none of it"
-    return question.prompt, ENDINGS.get(name, "{}").format(answer)
-
-
 def suite(pytester: pytest.Pytester, names: Iterable[str], tell: Callable[[str, Question], tuple[str, str]]) -> Any:
     """One session over several shipped evaluations, on their samples."""
     names = list(names)
     facts = [tell(name, question) for name in names for question in asked(name)]
     return run(pytester, "--kitt-offline", f"--kitt-benchmark={','.join(names)}", knowing(pytester, facts))
-
-
-# the same prompts with other answers: an engine knows one of them
-GROUPS = (
-    (
-        *("gsm8k", "gsm8k_cot", "hellaswag", "arc_easy", "arc_challenge", "winogrande", "piqa", "mmlu_chat"),
-        "truthfulqa_gen",
-    ),
-    ("mmlu", "mmlu_generative", "truthfulqa_mc1"),
-)
-
-
-@pytest.mark.parametrize("names", GROUPS)
-def test_an_oracle_scores_one(pytester: pytest.Pytester, names: tuple[str, ...]) -> None:
-    """By the first metric of each evaluation, all the way through a server; the note says that it was a sample."""
-    result = suite(pytester, names, right)
-    result.assert_outcomes(passed=len(names), deselected=result.parseoutcomes().get("deselected", 0))
-    result.stdout.fnmatch_lines([f"*kitt: {names[0]}: * questions of the sample that ships with its card, none of *"])
-    for one in shown()["results"]:
-        first = cards.read(cards.find(one["benchmark"])).metric_names[0]
-        assert values(one)[first] == 1, one["benchmark"]
-        assert one["params"]["data"] == "sample"
-        assert len(rows(one)) == one["params"]["questions"] == len(asked(one["benchmark"]))
-
-
-@pytest.mark.parametrize("names", GROUPS)
-def test_an_always_wrong_engine_scores_zero(pytester: pytest.Pytester, names: tuple[str, ...]) -> None:
-    """By the first metric of each evaluation."""
-    result = suite(pytester, names, wrong)
-    result.assert_outcomes(passed=len(names), deselected=result.parseoutcomes().get("deselected", 0))
-    for one in shown()["results"]:
-        first = cards.read(cards.find(one["benchmark"])).metric_names[0]
-        assert values(one)[first] == 0, one["benchmark"]
 
 
 def test_choices_that_are_compared_yield_speed_too(pytester: pytest.Pytester) -> None:
@@ -208,6 +163,26 @@ def test_an_estimate_has_a_name_of_its_own(pytester: pytest.Pytester) -> None:
     assert written[0]["raw"] is True
     assert written[0]["options"]["stop"] == cards.read(cards.find("gsm8k")).stop
     assert all(body["options"]["seed"] == 0 for body in bodies)
+
+
+def test_cards_are_asked_in_the_tongue_of_the_session(pytester: pytest.Pytester) -> None:
+    """TGI's own where the card's form is no chat, with its stops and limit; OpenAI's chat where it is one."""
+    with running("tgi", pytester.path / "double", "--max-total-tokens=4096") as served:
+        where = ("--kitt-engine=tgi", f"--kitt-url={served.url}", "--kitt-api=tgi", "--kitt-offline")
+        names = "--kitt-benchmark=mmlu_generative,mmlu_chat"
+        done = pytester.runpytest_subprocess(*where, "-p", "no:cacheprovider", names)
+        done.assert_outcomes(passed=2, deselected=done.parseoutcomes().get("deselected", 0))
+        written, chats = served.asked("/generate_stream"), served.asked("/v1/chat/completions")
+    assert sorted(body["inputs"] for body in written) == sorted(one.prompt for one in asked("mmlu_generative"))
+    card = cards.read(cards.find("mmlu_generative"))
+    assert all(body["parameters"]["stop"] == card.stop for body in written)
+    assert all(body["parameters"]["max_new_tokens"] == card.max_tokens for body in written)
+    found = sorted(body["messages"][-1]["content"] for body in chats)
+    assert found == sorted(one.prompt for one in asked("mmlu_chat"))
+    assert {one["benchmark"]: one["params"]["api"] for one in shown()["results"]} == {
+        "mmlu_generative": "tgi",
+        "mmlu_chat": "chat",
+    }
 
 
 def test_a_limit_asks_some_of_each_part(pytester: pytest.Pytester) -> None:
@@ -418,6 +393,26 @@ def test_a_card_with_a_typo_ends_the_collection(pytester: pytest.Pytester) -> No
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*capitals.kitt.yaml:6: unknown key 'anser'; did you mean 'answer'*"])
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_what_stands_in_rows_reaches_no_terminal(pytester: pytest.Pytester) -> None:
+    """Control characters are asked as they are; a row that cannot be asked is a sentence, without a traceback."""
+    _capitals(pytester)
+    hostile = {"country": "\x1b[2J\0Fr\u202eance", "capital": "\x1b]0;Paris\a"}
+    lines = (pytester.path / "capitals.jsonl").read_text().splitlines()
+    (pytester.path / "capitals.jsonl").write_text("\n".join([*lines, json.dumps(hostile)]))
+    (pytester.path / "broken.kitt.yaml").write_text(
+        CAPITALS.replace("capitals", "broken").replace("answer: capital", 'answer: "[capital] + more"')
+    )
+    (pytester.path / "broken.jsonl").write_text("\n".join([*lines, json.dumps(hostile)]))
+    result = run(pytester, "capitals.kitt.yaml", "broken.kitt.yaml", "-rA")
+    result.assert_outcomes(passed=1, errors=1)
+    text = result.stdout.str() + result.stderr.str()
+    assert not {*"\x1b\0\a\u202e"} & {*text}
+    assert "Traceback" not in text
+    result.stdout.fnmatch_lines(["*UserError: *broken.jsonl, row 1: *broken.kitt.yaml: answer: 'more' is undefined*"])
+    found = {one["benchmark"]: one for one in shown()["results"]}
+    assert rows(found["capitals"])[2]["question"] == f"Country: {hostile['country']}\nCapital:"
 
 
 def test_the_versions_of_shipped_benchmarks_are_those_of_their_cards(pytester: pytest.Pytester) -> None:
