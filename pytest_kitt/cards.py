@@ -478,7 +478,7 @@ def read_engine(path: Path) -> EngineCard:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {why(error)}; check the path") from error
     except yaml.YAMLError as error:
@@ -490,6 +490,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
     return content
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says, by the C library where PyYAML has it: ten times as fast, and every session reads all cards."""
+    try:
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError:
+        return yaml.safe_load(text)  # says more exactly what is wrong
 
 
 def _explain(path: Path, error: ValidationError) -> str:

@@ -1,7 +1,8 @@
 """Do the tests pass? The few that failed beside others are run once more with the machine to themselves, and named.
 
-``python -m tools.run_tests [pytest's arguments]`` runs them on two workers. Many start engines, clients and browsers,
-and on two cores a neighbour can hold a machine for seconds. A test that then passes alone is UNSTABLE, as the last
+``python -m tools.run_tests [pytest's arguments]`` runs them on four workers: half of the time a test waits for an
+engine, a container or a signal, so that two leave two cores idle. Many start engines, clients and browsers, and on two
+cores a neighbour can hold a machine for seconds. A test that then passes alone is UNSTABLE, as the last
 lines say: a fault of that test, to be mended. One that fails twice is a failure; so are more than three at once.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 _FAILED = 1  # pytest's exit code for failed tests
 _FEW = 3
+_WORKERS = "4"
 _COMMAND = ("-c", "tests/pytest.ini", "--rootdir", str(ROOT), "--confcutdir", str(ROOT))
 
 
@@ -23,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Pytest's exit code."""
     with tempfile.TemporaryDirectory(prefix="run-tests-") as folder:
         failures = Path(folder, "failures")
-        code = _pytest("-n", "2", *arguments, failures=failures)
+        code = _pytest("-n", _WORKERS, *arguments, failures=failures)
         failed = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
         if code != _FAILED or not 0 < len(failed) <= _FEW:
             return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks.truth.server import available, running
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
 
 needs_truth = pytest.mark.skipif(not available(), reason="needs gcc to build the truth server")
 
@@ -25,8 +26,8 @@ def run(pytester: pytest.Pytester, url: str, *args: str) -> pytest.RunResult:
 
 def stored() -> dict[str, Any]:
     """The last run's only result."""
-    show = [sys.executable, "-m", "pytest_kitt.cli", "results", "show", "last", "--json"]
-    (result,) = json.loads(subprocess.run(show, check=True, capture_output=True).stdout)["results"]
+    with opened("") as engine, engine.connect() as connection:
+        (result,) = reader.show_run(connection, "last")["results"]
     return dict(result)
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
+
 FAST = ("--kitt-engine=simulated", "--kitt-engine-arg=ttft_ms=20", "--kitt-engine-arg=itl_ms=2")
 LONG = 'kitt_load("closed:4", "synthetic:8:8", "requests:1000000")'
 SHORT = 'kitt_load("closed:1", "synthetic:8:4", "requests:3", warmup=0)'
@@ -49,9 +52,8 @@ def run(pytester: pytest.Pytester, test: str, *args: str) -> pytest.RunResult:
 
 def stored() -> list[dict[str, Any]]:
     """The results of the last run, in order."""
-    show = [sys.executable, "-m", "pytest_kitt.cli", "results", "show", "last", "--json"]
-    done = subprocess.run(show, check=True, capture_output=True, text=True)
-    return list(json.loads(done.stdout)["results"])
+    with opened("") as engine, engine.connect() as connection:
+        return list(reader.show_run(connection, "last")["results"])
 
 
 def outcomes() -> list[str]:

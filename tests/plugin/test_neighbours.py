@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
 
 FAST = ("--kitt-engine=simulated", "--kitt-engine-arg=ttft_ms=2", "--kitt-engine-arg=itl_ms=1")
 PASSES = """
@@ -52,9 +52,8 @@ def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
 
 def stored() -> list[dict[str, Any]]:
     """The results of the last run."""
-    command = [sys.executable, "-m", "pytest_kitt.cli", "results", "show", "last", "--attempts", "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return list(json.loads(done.stdout)["results"])
+    with opened("") as engine, engine.connect() as connection:
+        return list(reader.show_run(connection, "last", every_attempt=True)["results"])
 
 
 def outcomes() -> dict[str, str]:

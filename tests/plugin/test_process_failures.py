@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -21,6 +20,8 @@ from pytest_kitt.engine.watchdog import marked
 from pytest_kitt.errors import EngineStartError, UserError
 from pytest_kitt.matrix import build
 from pytest_kitt.settings import Settings
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
 from tests.doubles.installed import install
 from tests.made_models import gguf, put, safetensors
 
@@ -244,8 +245,8 @@ def test_a_flag_that_it_does_not_know_either(tmp_path: Path, doubles: Path, engi
 
 def stored() -> dict[str, list[tuple[str, str]]]:
     """Outcome and reason of each result of the last run, by its model."""
-    show = [sys.executable, "-m", "pytest_kitt.cli", "results", "show", "last", "--json"]
-    results = json.loads(subprocess.run(show, check=True, capture_output=True, text=True).stdout)["results"]
+    with opened("") as engine, engine.connect() as connection:
+        results = reader.show_run(connection, "last")["results"]
     found: dict[str, list[tuple[str, str]]] = {}
     for result in results:
         found.setdefault(result["cell"]["model"]["name"], []).append((result["outcome"], result["reason"]))

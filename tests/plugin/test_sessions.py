@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_kitt.cli import app
 from tests.made_models import put, safetensors
 
 FAST = ("--kitt-engine=simulated", "--kitt-engine-arg=ttft_ms=5", "--kitt-engine-arg=itl_ms=1")
@@ -33,10 +36,9 @@ def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
 
 def kitt(*args: str) -> dict[str, Any]:
     """What a kitt command prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_kitt.cli", *args, "--json"], check=True, capture_output=True, text=True
-    )
-    return dict(json.loads(done.stdout))
+    with contextlib.redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit, match=r"^0$"):
+        app.main((*args, "--json"))
+    return dict(json.loads(said.getvalue()))
 
 
 def test_quick_suite_on_the_real_server(pytester: pytest.Pytester) -> None:

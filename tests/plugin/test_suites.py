@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ from benchmarks.truth.server import available, running
 from pytest_kitt import shipped
 from pytest_kitt.evals.card import shipped_names
 from pytest_kitt.selection import load_suites
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
 from tools.benchmark_pages import pages
 
 needs_truth = pytest.mark.skipif(not available(), reason="needs gcc to build the truth server")
@@ -35,8 +34,8 @@ def simulated(pytester: pytest.Pytester, benchmarks: str, **arguments: float) ->
 
 def stored() -> dict[str, dict[str, Any]]:
     """The results of the last run by what the table calls them, their metrics as ``name.stat``."""
-    show = [sys.executable, "-m", "pytest_kitt.cli", "results", "show", "last", "--json"]
-    results = json.loads(subprocess.run(show, check=True, capture_output=True).stdout)["results"]
+    with opened("") as engine, engine.connect() as connection:
+        results = reader.show_run(connection, "last")["results"]
     found = {}
     for result in results:
         variant = re.search(r"-(\w+)\]$", result["nodeid"].replace("[simulated-simulated", "["))
