@@ -17,7 +17,7 @@ from pytest_kitt.dialect import apis
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import InvalidMeasurement, Unscorable
 from pytest_kitt.evals import card as cards
-from pytest_kitt.evals import data, prompts, scoring, similarity, subset
+from pytest_kitt.evals import data, drift, prompts, scoring, similarity, subset
 from pytest_kitt.evals.card import EvalCard
 from pytest_kitt.evals.loglikelihood import loglikelihood
 from pytest_kitt.evals.probe import Probed, probe
@@ -81,6 +81,8 @@ def evaluate(
         asked, params["loglikelihood"] = dataclasses.replace(asked, card=card), probed.to_json()
         ask = functools.partial(_compare, probed=probed)
     card = asked.card
+    if card.api == "chat":
+        params["chat_template"] = drift.checked(engine, api=_api(card, engine, asked.session_api)).to_json()
     had = _responses(asked.questions, kitt.resumed.answers.get(recording.of(item).key, ()))
     _send(item, [scoring.score(card, q, had[q.id]) for q in asked.questions if q.id in had])
     rest = dataclasses.replace(asked, questions=[q for q in asked.questions if q.id not in had])
