@@ -1,6 +1,6 @@
 """How does a chat template become a prompt? As Hugging Face's libraries render it, in a process that cannot do harm.
 
-Templates come from strangers. They run in Jinja2's immutable sandbox, in a child process of their own: it has no
+Templates come from strangers. They run in Jinja2's immutable sandbox, in a child process of their own: it has hardly an
 environment, some seconds of processor time, and bounded memory and output. This file is also the child's program, so
 that it needs nothing of ours.
 """
@@ -18,16 +18,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_PROMPT_CHARS = 200_000
-_CPU_S, _WALL_S = 5, 60
+CPU_S = 5
+_WALL_S = 60
 _MEMORY_BYTES = 1 << 30
 _WHY_CHARS = 200
+_INHERITED = ("PYTHONPATH", "LD_LIBRARY_PATH", "TZ")
 
 
 class Unrenderable(Exception):
     """The template makes no prompt of these messages; says why in a few words."""
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str]) -> tuple[str, ...]:
+def render(
+    template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, str], *, cpu_s: int = CPU_S
+) -> tuple[str, ...]:
     """The prompt for an answer to the messages; Unrenderable says why there is none.
 
     There are two of it where the template writes the date and it is another in UTC than here: a server may have either.
@@ -36,21 +40,22 @@ def render(template: str, messages: Sequence[Mapping[str, str]], special: Mappin
         template: Jinja2.
         messages: each with ``role`` and ``content``.
         special: texts of special tokens by the names that templates have for them, e.g. ``bos_token``.
+        cpu_s: most seconds of processor time that it may take, whole ones.
 
     """
-    asked = json.dumps({"template": template, "messages": list(messages), "special": dict(special)})
-    env = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+    asked = {"template": template, "messages": list(messages), "special": dict(special), "cpu_s": cpu_s}
+    env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     command = [sys.executable, "-P", __file__]
     try:
         ended = subprocess.run(
-            command, input=asked.encode(), capture_output=True, env=env, timeout=_WALL_S, check=False
+            command, input=json.dumps(asked).encode(), capture_output=True, env=env, timeout=_WALL_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise Unrenderable(f"it takes more than {_WALL_S} s") from error
     try:
         said = json.loads(ended.stdout)
     except ValueError as error:
-        raise Unrenderable(f"it takes more than {_CPU_S} s of processor time, or too much memory") from error
+        raise Unrenderable(f"it takes more than {cpu_s} s of processor time, or too much memory") from error
     if "why" in said:
         raise Unrenderable(str(said["why"]))
     return tuple(said["prompts"])
@@ -112,10 +117,12 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    for limit, value in ((resource.RLIMIT_CPU, _CPU_S), (resource.RLIMIT_AS, _MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
+    asked = json.load(sys.stdin)
+    limits = {resource.RLIMIT_CPU: asked["cpu_s"], resource.RLIMIT_AS: _MEMORY_BYTES, resource.RLIMIT_CORE: 0}
+    for limit, value in limits.items():
         with contextlib.suppress(ValueError, OSError):  # not every system has each
             resource.setrlimit(limit, (value, value))
-    sys.stdout.write(json.dumps(_answer(json.load(sys.stdin))))
+    sys.stdout.write(json.dumps(_answer(asked)))
 
 
 if __name__ == "__main__":
