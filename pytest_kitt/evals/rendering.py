@@ -118,7 +118,13 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _main() -> None:
     asked = json.load(sys.stdin)
-    limits = {resource.RLIMIT_CPU: asked["cpu_s"], resource.RLIMIT_AS: _MEMORY_BYTES, resource.RLIMIT_CORE: 0}
+    limits = {
+        resource.RLIMIT_CPU: asked["cpu_s"],
+        resource.RLIMIT_AS: _MEMORY_BYTES,
+        resource.RLIMIT_FSIZE: 0,  # it writes into a pipe
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
     for limit, value in limits.items():
         with contextlib.suppress(ValueError, OSError):  # not every system has each
             resource.setrlimit(limit, (value, value))
