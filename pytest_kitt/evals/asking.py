@@ -90,7 +90,10 @@ class Asking:
         count, tokens, plain = self.counted(prompt), self.tokens(prompt), self.plain_tokens(prompt)
         if count is None or tokens is None or plain is None:
             return None
-        return self.split(tokens)[0] if count == len(tokens) else max(0, count - len(plain))
+        if self.bos_id is not None and count == len(tokens):
+            return self.split(tokens)[0]
+        apart = self.bos_id is not None or len(tokens) > len(plain)  # else what it adds cannot be told from the text
+        return max(0, count - len(plain)) if apart else None
 
     @property
     def _logprobs(self) -> int | None:

@@ -211,7 +211,8 @@ def _wanted(asking: Asking, facts: ChatFacts) -> _Wanted:
 def _seen(asking: Asking, wanted: _Wanted, answer: GenerationResult) -> _Seen:
     text, tokens = asking.chat_prompt(QUESTION)
     count = answer.prompt_tokens
-    if tokens is not None and count in (None, len(tokens)):  # else its word is not what it does
+    told = tokens is not None and count in (None, len(tokens))  # else its word is not what it does
+    if tokens is not None and told and (asking.bos_id is not None or not wanted.bos):
         bos, rest = asking.split(tokens)
         # behind a BOS and at the beginning of a text: some tokenizers make a difference
         whole = (wanted.facts.bos * wanted.written + body for body in wanted.bodies)

@@ -232,6 +232,13 @@ def test_another_template_of_the_same_length(double: Run) -> None:
     assert "the prompts are equally long, and yet a chat answers '" in found.why
 
 
+def test_a_bos_without_a_number(double: Run) -> None:
+    """It cannot be found among tokens: they are counted."""
+    odd = dataclasses.replace(MADE_UP, special={"bos_token": "<odd bos>"}, bos_id=None)
+    found = drift.look(double("vllm"), facts=odd)
+    assert (found.verdict, found.by, found.bos) == ("ok", "counts", 1)
+
+
 def test_nothing_to_compare_with(double: Run) -> None:
     """No file, and a server that keeps its template to itself."""
     found = drift.checked(double("vllm"))
