@@ -278,6 +278,40 @@ class ContextCard(_Strict):
     field: str
 
 
+class ChatPromptCard(_Strict):
+    """Where the engine says which prompt its chat API makes of messages, without answering them.
+
+    Attributes:
+        path: where to POST model and messages.
+        text: field of the answer with the prompt, if there is one.
+        tokens: field with its tokens, ids or objects that have one, if there is one.
+        detokenize: where to POST the tokens for their text.
+
+    """
+
+    path: str
+    text: str = ""
+    tokens: str = ""
+    detokenize: str = ""
+
+
+class ChatTemplateCard(_Strict):
+    """Where the engine says its chat template: fields of a JSON answer.
+
+    Attributes:
+        path: of the answer.
+        field: with the template.
+        bos: with the text of the BOS, where it says that.
+        eos: likewise.
+
+    """
+
+    path: str
+    field: str = "chat_template"
+    bos: str = ""
+    eos: str = ""
+
+
 class ResetCard(_Strict):
     """How the engine forgets the prompts that it has seen.
 
@@ -328,6 +362,8 @@ class EngineCard(_Strict):
         metrics: path of its Prometheus metrics, if it has any.
         version: where its version is.
         tokenize: how it tokenizes, if it offers that.
+        chat_prompt: where it says which prompt its chat API makes of messages, if it does.
+        chat_template: where it says its chat template, if it does.
         loglikelihood: by which ways it says how likely a given text is, the best first; none when it does not.
         context: where it says how many tokens a request may have, prompt and answer together.
         reset_cache: how it forgets prompts, if it can.
@@ -358,6 +394,8 @@ class EngineCard(_Strict):
     metrics: str = ""
     version: VersionCard = VersionCard()
     tokenize: TokenizeCard | None = None
+    chat_prompt: ChatPromptCard | None = None
+    chat_template: ChatTemplateCard | None = None
     loglikelihood: list[LikelihoodWay] = []
     context: ContextCard | None = None
     reset_cache: ResetCard | None = None

@@ -18,7 +18,7 @@ from pytest_kitt.engine import command
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable
 from pytest_kitt.evals import card as cards
-from pytest_kitt.evals import data, prompts, scoring, similarity, subset, ways
+from pytest_kitt.evals import data, drift, prompts, scoring, similarity, subset, ways
 from pytest_kitt.evals.card import EvalCard
 from pytest_kitt.evals.loglikelihood import TOKENIZE, Answer, Ask, OnAnswer, each_scored
 from pytest_kitt.evals.probe import Probed, probe
@@ -92,6 +92,8 @@ def evaluate(
         asked, params["loglikelihood"] = dataclasses.replace(asked, card=card), probed.to_json()
         ask = functools.partial(_compare, probed=probed)
     card = asked.card
+    if card.api == "chat":
+        params["chat_template"] = drift.checked(engine, api=_api(card, engine, asked.session_api)).to_json()
     answered = _responses(asked.questions, kitt.resumed.answers.get(recording.of(item).key, ()))
     had = {q.id: scoring.score(card, q, answered[q.id]) for q in asked.questions if q.id in answered}
     _send(item, [*had.values()])

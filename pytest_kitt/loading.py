@@ -14,7 +14,7 @@ from pytest_kitt import recording, relay, session
 from pytest_kitt.dialect import apis
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import UserError
-from pytest_kitt.evals import exact_match, questions
+from pytest_kitt.evals import drift, exact_match, questions
 from pytest_kitt.load import apply as loads
 from pytest_kitt.load.result import LoadResult
 from pytest_kitt.load.run import Progress
@@ -167,6 +167,8 @@ def evaluate(
     kitt = session.active(item.config)
     assert kitt is not None
     asked = questions.load(kitt.settings.prompts, limit)
+    if apis.DIALECTS[api := kitt.settings.api].chat and api in engine.card.dialects:
+        recording.of(item).params["chat_template"] = drift.checked(engine, api=api).to_json()
     had = exact_match.responses(asked, kitt.resumed.answers.get(recording.of(item).key, ()))
     _send_rows(item, [exact_match.Scored(asked[n], text) for n, text in had.items()])
     found = had | _ask(item, engine, {n: q for n, q in enumerate(asked) if n not in had}, concurrency, max_tokens)

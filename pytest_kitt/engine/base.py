@@ -103,6 +103,7 @@ class RunningEngine:
         health: what can be found out about whether it lives.
         process: the process or container, None for an endpoint.
         image: of the container, None without one.
+        found: what was found out about it by asking, by name; gone when it is started again.
 
     """
 
@@ -122,6 +123,7 @@ class RunningEngine:
         self.version = version
         self.health = health or Health(card, http)
         self.process, self.image = process, image
+        self.found: dict[str, Any] = {}
         self._http = http
 
     @property
@@ -300,12 +302,13 @@ class RunningEngine:
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         with self._asked():
             response = self._http.post(path, content=content, headers={"Content-Type": "application/json"})
-        if response.is_error:
-            raise self._refused(response.status_code, response.content)
-        try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError as error:
-            raise EngineRequestError(f"{path} of {self.card.name} did not answer with JSON") from error
+        return self._document(path, response)
+
+    def get(self, path: str) -> Any:
+        """The JSON answer on any path; else as ``post``."""
+        with self._asked():
+            response = self._http.get(path)
+        return self._document(path, response)
 
     def body(
         self,
@@ -352,6 +355,14 @@ class RunningEngine:
         except httpx.TransportError as error:
             unanswered = EngineRequestError(f"{self.card.name} at {self.url} did not answer: {error}")
             raise (self.health.diagnosis() or unanswered) from error
+
+    def _document(self, path: str, response: httpx.Response) -> Any:
+        if response.is_error:
+            raise self._refused(response.status_code, response.content)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError as error:
+            raise EngineRequestError(f"{path} of {self.card.name} did not answer with JSON") from error
 
     def _refused(self, status: int, content: bytes) -> EngineRequestError:
         return EngineRequestError(f"{self.card.name} answered with status {status}: {error_detail(content)}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +46,13 @@ _KEPT = (
 )  # fmt: skip
 
 
+_TOKENS = "tokenizer.ggml.tokens"
+_SPEECH = frozenset({
+    "tokenizer.chat_template", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.eos_token_id", _TOKENS,
+})  # fmt: skip
+
+
 class NotGguf(Damaged):
     """The file is no GGUF file, or a damaged one."""
 
@@ -73,23 +81,68 @@ class GgufFacts:
 
 def read(path: Path) -> GgufFacts:
     """Reads the head of a file; NotGguf says in one sentence what is wrong with it."""
+    with _opened(path) as file:
+        return _read_head(file)
+
+
+def speech(path: Path) -> Mapping[str, Any]:
+    """What the head says of prompts, by its own keys: chat template, BOS, EOS, and the texts of all tokens.
+
+    It raises as ``read`` does.
+    """
+    with _opened(path) as file:
+        return _read_speech(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file behind its magic number; NotGguf for what is wrong with it, or with what is read of it."""
     with path.open("rb") as file:
         magic = file.read(4)
         if magic != _MAGIC:
             begin = f"it begins with {magic!r}, not b'GGUF'"
             raise NotGguf(f"{path.name} is no GGUF file ({begin}); expected a GGUF file, or a folder of safetensors")
         try:
-            return _read_head(file)
+            yield file
         except (struct.error, ValueError, OverflowError) as error:
             raise NotGguf(f"{path.name} is a damaged GGUF file ({error})") from error
 
 
-def _read_head(file: BinaryIO) -> GgufFacts:
+def _read_counts(file: BinaryIO) -> tuple[int, int]:
+    """How many tensors and how many entries there are."""
     version, tensors, entries = _unpack(file, "<IQQ")
     if version not in (2, 3):
         raise ValueError(f"version {version} is unknown")
     if max(tensors, entries) > _MAX_ENTRIES:
         raise ValueError("too many entries")
+    return tensors, entries
+
+
+def _read_speech(file: BinaryIO) -> dict[str, Any]:
+    _, entries = _read_counts(file)
+    found: dict[str, Any] = {}
+    for _ in range(entries):
+        key = _string(file)
+        (kind,) = _unpack(file, "<I")
+        if key == _TOKENS and kind == _ARRAY:
+            found[key] = _texts(file)
+            continue
+        value = _value(file, kind, keep=False)
+        if key in _SPEECH:
+            found[key] = value
+    return found
+
+
+def _texts(file: BinaryIO) -> list[str]:
+    """An array of strings."""
+    kind, count = _unpack(file, "<IQ")
+    if kind != _STRING or count > _MAX_ITEMS:
+        raise ValueError("the list of tokens is none")
+    return [_string(file) for _ in range(count)]
+
+
+def _read_head(file: BinaryIO) -> GgufFacts:
+    tensors, entries = _read_counts(file)
     wanted: dict[str, Any] = {}
     for _ in range(entries):
         key = _string(file)

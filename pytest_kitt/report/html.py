@@ -155,13 +155,17 @@ def _headline(counts: Mapping[str, int], total: int) -> str:
     return f"{passed} of {total} results passed, {counts['inconclusive']} inconclusive{rest}"
 
 
-def _notices(run: Mapping[str, Any], results: Iterable[Told]) -> list[tuple[str, str]]:
+def _notices(run: Mapping[str, Any], results: Sequence[Told]) -> list[tuple[str, str]]:
     """What must not be overlooked, each under its word."""
     believed = [load for one in results for load in one.loads if load.broken and one.outcome != "invalid"]
     loads = "1 load is" if len(believed) == 1 else f"{len(believed)} loads are"
     record = f"{loads} not certified and went on all the same (--kitt-certify=record)"
+    drifting = [one for one in results if one.drift]
+    where = "1 result" if len(drifting) == 1 else f"{len(drifting)} results"
+    drifts = f"not as the model asks for ({where}): {drifting[0].drift}" if drifting else ""
     found = [("Toy", TOY_NOTICE, run["toy"]), ("Synthetic", SYNTHETIC_NOTICE, run["synthetic"])]
-    return [(word, text) for word, text, said in [*found, ("Not certified", record, believed)] if said]
+    more = [("Not certified", record, believed), ("Prompts", drifts, drifting)]
+    return [(word, text) for word, text, said in [*found, *more] if said]
 
 
 def _when(started: str, finished: str | None) -> str:

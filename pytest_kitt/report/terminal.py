@@ -199,6 +199,16 @@ def remarks(result: Result, *, every_certificate: bool = False) -> Iterable[str]
             yield f"{item_label(result)}{load}: {_certified(certificate, slots)}"
     if starts := result.params.get("engine_starts"):
         yield f"{item_label(result)}: on start {starts} of the engine: {result.params['engine_died']}"
+    if (drifts := drift(result.params)) and drifts not in result.reason:
+        yield f"{item_label(result)}: {drifts}"
+
+
+def drift(params: Mapping[str, Any]) -> str:
+    """What is wrong with the prompts that a result's chats had; empty when nothing is, or when it cannot be known."""
+    found = params.get("chat_template")
+    if not isinstance(found, dict) or found.get("verdict", "ok") in ("ok", "unknown"):
+        return ""
+    return f"{found['verdict']}: {found.get('why', '')}"
 
 
 def _spread_rows(aggregate: Aggregate, columns: Sequence[tuple[str, str]]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_kitt.load import certificate as bounds
 from pytest_kitt.measure.metrics import BY_NAME
 from pytest_kitt.measure.results import label
-from pytest_kitt.report.terminal import scaled
+from pytest_kitt.report.terminal import drift, scaled
 
 OUTCOMES = ("failed", "invalid", "error", "inconclusive", "skipped", "passed")
 """What needs a look comes first."""
@@ -131,6 +131,11 @@ class Told:
     def rank(self) -> int:
         """Where its outcome stands when results are sorted by it."""
         return OUTCOMES.index(self.outcome) if self.outcome in OUTCOMES else 0
+
+    @property
+    def drift(self) -> str:
+        """What is wrong with the prompts that its chats had, if anything is."""
+        return drift(self.result["params"])
 
     @property
     def sound(self) -> bool:

@@ -23,6 +23,7 @@ def test_consistency(kitt_evaluate: Any, concurrency: int) -> None:
     run: every set must answer at least so many questions as the reference does, else the session fails.
     Invalid: when not one question is answered.
     Reading: another engine, another quantization or another load should change few answers, and lose about as many as
-    it gains. Many flips in one direction are a defect: a wrong chat template, a missing BOS, a broken kernel.
+    it gains. Many flips in one direction are a defect: a wrong chat template or a missing BOS (benchmark
+    `chat_template`), a broken kernel.
     """
     kitt_evaluate(concurrency=concurrency, limit=150)

@@ -499,7 +499,7 @@ def _object(exchange: Exchange) -> dict[str, Any]:
 
 
 def _rendered(body: dict[str, Any]) -> str:
-    return "".join(f"<|{m.get('role')}|>{m.get('content')}" for m in body.get("messages") or [])
+    return tokens.templated(body.get("messages") or [])
 
 
 def _about(kind: str, body: dict[str, Any]) -> dict[str, Any]:

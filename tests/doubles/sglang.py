@@ -211,7 +211,8 @@ class Engine:
 
     def _tokenize(self, exchange: Exchange) -> None:
         body = _asked(exchange)
-        numbers = [tokens.BOS, *(number for _, number in tokens.tokenize(str(body.get("prompt"))))]
+        front = "" if body.get("add_special_tokens", True) else tokens.BARE
+        numbers = tokens.ids(front + str(body.get("prompt")))
         exchange.json({"tokens": numbers, "count": len(numbers), "max_model_len": self.context})
 
     def _made(self, prompt: str, body: dict[str, Any]) -> tuple[list[Token], str, int]:
@@ -231,7 +232,7 @@ class Engine:
 
     def _chat(self, exchange: Exchange) -> None:
         body = _asked(exchange)
-        prompt = "".join(f"<|{m.get('role')}|>{m.get('content')}" for m in body.get("messages", []))
+        prompt = tokens.templated(body.get("messages", []))
         made, reason, length = self._made(prompt, body)
         if body.get("stream"):
             exchange.stream(

@@ -222,7 +222,7 @@ class Engine:
 
     def _chat(self, exchange: Exchange) -> None:
         body = _object(exchange, "messages")
-        prompt = "".join(f"<|{m.get('role')}|>{m.get('content')}" for m in body["messages"])
+        prompt = tokens.templated(body["messages"])
         made, reason, length = self._made(prompt, body)
         if body.get("stream"):
             exchange.stream(self._events(prompt, body, made, reason, length, chat=True))

@@ -163,6 +163,7 @@ class Router:
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completions,
             ("POST", "/tokenize"): self._tokenize,
+            ("POST", "/chat_tokenize"): self._chat_tokenize,
         }
         if route := known.get(exchange.route):
             if self.key and exchange.headers.get("Authorization", "").lower() != f"bearer {self.key}".lower():
@@ -263,12 +264,13 @@ class Router:
     def _tokenize(self, exchange: Exchange) -> None:
         """A bare list, with the token of the beginning. Source: server.rs, tokenize; lib.rs, SimpleToken."""
         prompt, _ = _native(exchange)
-        found = [{"id": tokens.BOS, "text": "", "start": 0, "stop": 0}]
-        at = 0
-        for piece, number in tokens.tokenize(prompt):
-            found.append({"id": number, "text": piece, "start": at, "stop": at + len(piece)})
-            at += len(piece)
-        exchange.json(found)
+        exchange.json([{"id": tokens.BOS, "text": "", "start": 0, "stop": 0}, *_simple(prompt)])
+
+    def _chat_tokenize(self, exchange: Exchange) -> None:
+        """The template's text and the tokens that it spells. Source: server.rs, get_chat_tokenize."""
+        prompt = tokens.templated(_object(exchange).get("messages") or [])
+        text = prompt.removeprefix(tokens.BARE) if prompt.startswith(tokens.BARE) else tokens.BOS_TEXT + prompt
+        exchange.json({"tokenize_response": _simple(text), "templated_text": text})
 
     # -- OpenAI's
 
@@ -277,7 +279,7 @@ class Router:
         messages = body.get("messages")
         if not isinstance(messages, list):
             raise _unreadable("missing field `messages`")
-        prompt = "".join(f"<|{m.get('role')}|>{m.get('content')}" for m in messages)
+        prompt = tokens.templated(messages)
         asked = {"max_new_tokens": body.get("max_tokens", body.get("max_completion_tokens"))}
         if body.get("temperature"):
             asked["temperature"] = body["temperature"]
@@ -370,6 +372,15 @@ def _native(exchange: Exchange) -> tuple[str, dict[str, Any]]:
     if not isinstance(body.get("inputs"), str):
         raise _unreadable("missing field `inputs`")
     return body["inputs"], body.get("parameters") or {}
+
+
+def _simple(text: str) -> list[dict[str, Any]]:
+    """The tokens of a text, each with where it stands. Source: lib.rs, SimpleToken."""
+    found, at = [], 0
+    for piece, number in tokens.tokenize(text):
+        found.append({"id": number, "text": piece, "start": at, "stop": at + len(piece)})
+        at += len(piece)
+    return found
 
 
 def _object(exchange: Exchange) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What do the doubles say? Made-up tokens, the same for the same prompt, of a tokenizer that cuts at words."""
+"""What do the doubles say? Made-up tokens, the same for the same prompt, of a tokenizer that cuts at words.
+
+A prompt is a text behind one BOS; where there are others, they are written: ``BARE`` in front says that there is none.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _PIECES = re.compile(r" ?[A-Za-z]+|\d| ?[^\sA-Za-z\d]|\s")
 _WORDS = (
@@ -27,6 +31,10 @@ _WORDS = (
 )
 _OWN_LENGTH = 24  # tokens of an answer that nobody ends, with the one that ends it
 BOS, EOS = 1, 2
+BOS_TEXT, BARE = "<s>", "\0"
+CHAT_BOS_ENV = "KITT_DOUBLE_CHAT_BOS"  # how many BOS the chat template writes; one where nothing is said
+CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+_SEEN: dict[int, str] = {}
 KNOWS_ENV = "KITT_DOUBLE_KNOWS"  # JSON: how a prompt ends -> the first token of its answer
 
 
@@ -49,13 +57,36 @@ class Token:
 
 
 def tokenize(text: str) -> list[tuple[str, int]]:
-    """Pieces of a text and their numbers, without special tokens."""
-    return [(piece, _number(piece)) for piece in _PIECES.findall(text)]
+    """Pieces of a text and their numbers; special tokens are those that it spells out in front."""
+    spelled = 0
+    while text.startswith(BOS_TEXT):
+        text, spelled = text.removeprefix(BOS_TEXT), spelled + 1
+    pieces = [(piece, _number(piece)) for piece in _PIECES.findall(text)]
+    _SEEN.update({number: piece for piece, number in pieces})
+    return [(BOS_TEXT, BOS)] * spelled + pieces
+
+
+def templated(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The prompt that the chat template makes of messages."""
+    text = "".join(f"<|{message.get('role')}|>{message.get('content')}" for message in messages)
+    written = int(os.environ.get(CHAT_BOS_ENV, "1"))
+    return BOS_TEXT * (written - 1) + text if written else BARE + text
+
+
+def ids(prompt: str) -> list[int]:
+    """The numbers of a prompt's tokens."""
+    front = [] if prompt.startswith(BARE) else [BOS]
+    return [*front, *(number for _, number in tokenize(prompt.removeprefix(BARE)))]
+
+
+def spelled(numbers: Iterable[int]) -> str:
+    """The text of tokens that were made of a text before."""
+    return "".join(BOS_TEXT if number == BOS else _SEEN[number] for number in numbers)
 
 
 def count(prompt: str) -> int:
     """How many tokens a prompt has, with the one of the beginning."""
-    return 1 + len(_PIECES.findall(prompt))
+    return len(ids(prompt))
 
 
 def answer(prompt: str, most: int, *, forced: bool = False) -> tuple[list[Token], str]:

@@ -170,6 +170,7 @@ class Engine:
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
             "/tokenize": self._tokenize,
+            "/detokenize": self._detokenize,
         }
         if method == "POST" and path in posts:
             posts[path](exchange)
@@ -191,9 +192,17 @@ class Engine:
             exchange.json({"detail": "Not Found"}, 404)
 
     def _tokenize(self, exchange: Exchange) -> None:
+        """Of a prompt or of a chat. Source: serve/tokenize/protocol.py."""
         body = self._asked(exchange)
-        numbers = [tokens.BOS, *(number for _, number in tokens.tokenize(str(body.get("prompt"))))]
+        if "messages" in body:
+            numbers = tokens.ids(tokens.templated(body["messages"]))
+        else:
+            front = "" if body.get("add_special_tokens", True) else tokens.BARE
+            numbers = tokens.ids(front + str(body.get("prompt")))
         exchange.json({"count": len(numbers), "max_model_len": self.context, "tokens": numbers, "token_strs": None})
+
+    def _detokenize(self, exchange: Exchange) -> None:
+        exchange.json({"prompt": tokens.spelled(self._asked(exchange)["tokens"])})
 
     def _asked(self, exchange: Exchange) -> dict[str, Any]:
         """Source: chat_completion/protocol.py (stream options), serve/engine/serving.py (the model's name)."""
@@ -240,7 +249,7 @@ class Engine:
 
     def _chat(self, exchange: Exchange) -> None:
         body = self._asked(exchange)
-        prompt = "".join(f"<|{m.get('role')}|>{m.get('content')}" for m in body.get("messages", []))
+        prompt = tokens.templated(body.get("messages", []))
         made, reason, length = self._made(prompt, body)
         if body.get("stream"):
             exchange.stream(

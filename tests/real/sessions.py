@@ -144,6 +144,15 @@ def unheard_of(model: Path, folder: Path) -> Path:
     return folder
 
 
+def without_bos(model: Path, folder: Path) -> Path:
+    """A copy of a model whose chat template writes no BOS."""
+    shutil.copytree(model, folder)
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    said["chat_template"] = said["chat_template"].replace("{{- bos_token }}", "")
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    return folder
+
+
 @contextlib.contextmanager
 def serving(argv: list[str], url: str, log: Path, env: Mapping[str, str]) -> Iterator[str]:
     """A server started as its own documentation says, by no code of ours; nothing of it is left after."""

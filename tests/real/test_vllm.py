@@ -91,6 +91,16 @@ def test_started_measured_and_stopped(tiny: Path, tmp_path: Path) -> None:
     assert {"--dtype", "--max-model-len", "--enforce-eager"} <= set(cell["argv"])
 
 
+def test_a_chat_template_without_bos(tiny: Path, tmp_path: Path) -> None:
+    """None is added to a chat by vLLM: the drift is named by tests of its own and by the benchmark, and costs much."""
+    bare = sessions.without_bos(tiny, tmp_path / "bare")
+    code, output = ran(tmp_path, *STARTED, f"--kitt-model={bare}", inside="without_bos.py")
+    assert code == pytest.ExitCode.OK, output
+    code, output = ran(tmp_path, *STARTED, f"--kitt-model={bare}", "--kitt-benchmark=chat_template")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "missing BOS: the prompt of a chat begins without a BOS ('<|begin|>')" in output
+
+
 @pytest.mark.parametrize("victim", ["server", "worker"])
 def test_killed_in_mid_load(tiny: Path, tmp_path: Path, victim: str) -> None:
     """Whichever of its processes is killed, the item is an error that says so, and the others are gone as well."""

@@ -6,14 +6,24 @@ from typing import Any
 
 import pytest
 
+from pytest_kitt import shipped
 from pytest_kitt.dialect import apis
 from pytest_kitt.errors import EngineRequestError
+from pytest_kitt.evals import drift
+from pytest_kitt.model import chat
 from tools.train_tiny.tokens import BEGIN, encode
 
 
 def test_tokens(kitt_engine: Any) -> None:
     """Token ids are the model's own, one a byte behind one BOS."""
     assert kitt_engine.tokenize("63+11") == [BEGIN, *encode("63+11")]
+
+
+def test_the_prompt_of_a_chat(kitt_engine: Any) -> None:
+    """It is what the model's template makes, behind one BOS, and completions on it answer alike."""
+    found = drift.look(kitt_engine, facts=chat.read(shipped.TINY_MODEL))
+    assert (found.verdict, found.by) == ("ok", "tokens"), found.why
+    assert (found.bos, found.bos_completions, found.same_answer) == (1, 1, True)
 
 
 def test_context(kitt_engine: Any) -> None:
