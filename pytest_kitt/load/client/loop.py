@@ -160,7 +160,7 @@ class LoadLoop:
         self._next = spec.client
         self._in_flight = 0
         self._slots = spec.concurrency  # of a closed loop
-        self._pace = Pace(spec.concurrency, spec.most, limit_s=spec.timeout_s) if spec.most else None
+        self._pace: Pace | None = None
         self._waits = Waits(f"{spec.seed}:{spec.client}")
         self._waiting: list[tuple[int, int, Flight]] = []  # a heap: when each is to be sent again, its number, and it
         self._answers = self._answered_ns = 0  # with a good status: how many, when the last one ended
@@ -218,6 +218,9 @@ class LoadLoop:
         cpu = time.process_time()
         self._zero = self._looked_at = zero_ns
         self._tick_at = zero_ns + self._tick_ns
+        if self._spec.most:
+            first, most = self._spec.concurrency, self._spec.most
+            self._pace = Pace(first, most, limit_s=self._spec.timeout_s, begun_ns=zero_ns)
         if self._spec.arrivals is not None:
             dues = arrivals.due_ns(self._spec.arrivals, seed=self._spec.seed)
             self._dues = arrivals.share(dues, client=self._spec.client, clients=self._spec.clients)
