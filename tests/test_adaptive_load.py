@@ -180,6 +180,16 @@ def test_without_retries_a_refusal_is_a_fact() -> None:
     assert not any(r.retried for r in raw.records.rows())
 
 
+def test_without_retries_slots_adapt_all_the_same() -> None:
+    """What is refused on the way is lost, and little is once the slots are found."""
+    with Server(taking(4)).running() as server:
+        raw = run(spec(server.url, concurrency=8, most=64, requests=200), mark=MARK)
+    found = failures(raw)
+    assert found["HTTP_STATUS"] == server.times(429) > 0
+    assert found["NONE"] == 200 - server.times(429) > 100
+    assert raw.ending.slots <= 4
+
+
 def test_a_fixed_loop_keeps_its_slots() -> None:
     """What is refused keeps its own until it is sent again."""
     with Server(refusing(1)).running() as server:

@@ -667,13 +667,12 @@ class LoadLoop:
 
         ``said`` is the server's word on when. Nothing of this time is recorded but that it was.
         """
-        spec = self._spec
-        if not spec.retries or self._stopped:
-            return False
-        now = monotonic_ns()
+        spec, now = self._spec, monotonic_ns()
         if self._pace is not None:
             sent_ns = flight.send_ns if flight.send_ns >= 0 else flight.planned_ns
             self._slots = self._pace.refuse(now, sent_ns)
+        if not spec.retries or self._stopped:
+            return False
         if flight.retried >= spec.retries:
             if self._answered_ns < flight.refused_ns:  # no other was taken since
                 seconds = (now - flight.refused_ns) / 1e9
@@ -681,11 +680,8 @@ class LoadLoop:
             return False
         due = now + int(self._waits.wait_s(flight.retried, said_s(said)) * 1e9)
         again = Flight(None, flight.index, flight.phase, due, b"")
-        again.refused_ns, again.retried, again.keep_text = (
-            flight.refused_ns or now,
-            flight.retried + 1,
-            flight.keep_text,
-        )
+        again.refused_ns, again.retried = flight.refused_ns or now, flight.retried + 1
+        again.keep_text = flight.keep_text
         heapq.heappush(self._waiting, (due, flight.index, again))
         lane.flight = flight.lane = None
         self._tokens -= flight.counted
