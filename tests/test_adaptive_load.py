@@ -71,14 +71,18 @@ class Server:
         server = await asyncio.start_server(self._connected, sock=listening)
         await self._over.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
             task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while await self._answers(reader, writer):
                 await writer.drain()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -174,6 +178,16 @@ def test_without_retries_a_refusal_is_a_fact() -> None:
     assert failures(raw)["HTTP_STATUS"] == server.times(429) > 0
     assert len(server.asked) == 40
     assert not any(r.retried for r in raw.records.rows())
+
+
+def test_without_retries_slots_adapt_all_the_same() -> None:
+    """What is refused on the way is lost, and little is once the slots are found."""
+    with Server(taking(4)).running() as server:
+        raw = run(spec(server.url, concurrency=8, most=64, requests=200), mark=MARK)
+    found = failures(raw)
+    assert found["HTTP_STATUS"] == server.times(429) > 0
+    assert found["NONE"] == 200 - server.times(429) > 100
+    assert raw.ending.slots <= 4
 
 
 def test_a_fixed_loop_keeps_its_slots() -> None:

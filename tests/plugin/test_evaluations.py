@@ -249,7 +249,7 @@ def test_a_run_that_was_killed_goes_on_at_the_next_question(
 def test_a_server_that_takes_few_at_a_time_answers_all(pytester: pytest.Pytester) -> None:
     """What it refuses with 429 is asked again; what was found out is stored, and said under -v."""
     know = knowing(pytester, [right("gsm8k", question) for question in asked("gsm8k")])
-    slow = ("--kitt-engine-arg=ttft_ms=200", *BUSY.format(3).split())
+    slow = ("--kitt-engine-arg=ttft_ms=400", *BUSY.format(3).split())
     result = run(pytester, "--kitt-offline", "--kitt-benchmark=gsm8k", know, "-v", *slow)
     result.stdout.fnmatch_lines(["*gsm8k: *: * requests at a time found, * under way on average, sent*"])
     (one,) = shown()["results"]

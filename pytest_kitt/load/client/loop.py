@@ -160,7 +160,7 @@ class LoadLoop:
         self._next = spec.client
         self._in_flight = 0
         self._slots = spec.concurrency  # of a closed loop
-        self._pace = Pace(spec.concurrency, spec.most, limit_s=spec.timeout_s) if spec.most else None
+        self._pace: Pace | None = None
         self._waits = Waits(f"{spec.seed}:{spec.client}")
         self._waiting: list[tuple[int, int, Flight]] = []  # a heap: when each is to be sent again, its number, and it
         self._answers = self._answered_ns = 0  # with a good status: how many, when the last one ended
@@ -218,6 +218,9 @@ class LoadLoop:
         cpu = time.process_time()
         self._zero = self._looked_at = zero_ns
         self._tick_at = zero_ns + self._tick_ns
+        if self._spec.most:
+            first, most = self._spec.concurrency, self._spec.most
+            self._pace = Pace(first, most, limit_s=self._spec.timeout_s, begun_ns=zero_ns)
         if self._spec.arrivals is not None:
             dues = arrivals.due_ns(self._spec.arrivals, seed=self._spec.seed)
             self._dues = arrivals.share(dues, client=self._spec.client, clients=self._spec.clients)
@@ -664,13 +667,12 @@ class LoadLoop:
 
         ``said`` is the server's word on when. Nothing of this time is recorded but that it was.
         """
-        spec = self._spec
-        if not spec.retries or self._stopped:
-            return False
-        now = monotonic_ns()
+        spec, now = self._spec, monotonic_ns()
         if self._pace is not None:
             sent_ns = flight.send_ns if flight.send_ns >= 0 else flight.planned_ns
             self._slots = self._pace.refuse(now, sent_ns)
+        if not spec.retries or self._stopped:
+            return False
         if flight.retried >= spec.retries:
             if self._answered_ns < flight.refused_ns:  # no other was taken since
                 seconds = (now - flight.refused_ns) / 1e9
@@ -678,11 +680,8 @@ class LoadLoop:
             return False
         due = now + int(self._waits.wait_s(flight.retried, said_s(said)) * 1e9)
         again = Flight(None, flight.index, flight.phase, due, b"")
-        again.refused_ns, again.retried, again.keep_text = (
-            flight.refused_ns or now,
-            flight.retried + 1,
-            flight.keep_text,
-        )
+        again.refused_ns, again.retried = flight.refused_ns or now, flight.retried + 1
+        again.keep_text = flight.keep_text
         heapq.heappush(self._waiting, (due, flight.index, again))
         lane.flight = flight.lane = None
         self._tokens -= flight.counted

@@ -5,10 +5,10 @@ taken back, and tried again much later, each time after twice the wait, as the e
 others to serve. A server that refuses a request has too many: the step is taken back, or, where there was none, the
 slots are halved; what lies between is found by halving the distance.
 
-Answers are counted over windows that begin with a change and hold as many of them as there are slots. In a closed loop
-that is the time in which all that was under way has ended: what was sent before the change and what was sent after it
-both count as they should. Where answers come in bursts, a window may end within one and look too poor by the rest of
-it, so a step is only given up after four times as many.
+Answers are counted over windows that begin with a change, or else with the end of an answer, and hold as many of them
+as there are slots. In a closed loop that is the time in which all that was under way has ended: what was sent before
+the change and what was sent after it both count as they should. Where answers come in bursts, a window may end within
+one and look too poor by the rest of it, so a step is only given up after four times as many.
 """
 
 from __future__ import annotations
@@ -36,18 +36,20 @@ class Pace:
 
     """
 
-    def __init__(self, first: int, most: int, *, limit_s: float) -> None:
-        """From ``first`` slots to ``most``, where ``limit_s`` is how long a request may take.
+    def __init__(self, first: int, most: int, *, limit_s: float, begun_ns: int) -> None:
+        """From ``first`` slots, on which requests are sent at ``begun_ns``, to ``most``.
 
-        A step is not tried where it would make answers take half of that, if it brought nothing.
+        ``limit_s`` is how long a request may take: a step is not tried where it would make answers take half of that,
+        if it brought nothing.
         """
         self.slots = self.found = first
         self._most, self._limit_s = most, limit_s
         self._refused = most + 1  # least number of slots at which a request was
         self._rate = 0.0  # answers per second with ``found`` slots
-        self._changed_ns = 0
+        self._changed_ns = begun_ns
         self._enough = max(first, MIN_ANSWERS)  # answers until the window is looked at
-        self._since_ns = self._since = -1  # the window: its begin, and how many had ended; -1: with the next look
+        self._since_ns, self._since = begun_ns, 0  # the window: its begin, how many had ended; -1 for none
+        self._seen = 0  # answers that had ended at the last look
         self._rests_until = self._rests = 0
 
     def look(self, now_ns: int, ended: int, *, full: bool = True) -> int:
@@ -55,8 +57,12 @@ class Pace:
 
         ``full`` says whether all slots are in use: without, nothing can be learnt of them.
         """
-        if not full or self._since < 0:
+        seen, self._seen = self._seen, ended
+        if not full:
+            self._since = -1
+        elif self._since < 0 and ended > seen:
             self._since_ns, self._since = now_ns, ended
+        if self._since < 0:
             return self.slots
         answers, span_ns = ended - self._since, now_ns - self._since_ns
         if answers < self._enough or span_ns < MIN_WINDOW_NS:
