@@ -177,14 +177,25 @@ def _responses(questions: Sequence[Question], rows: Iterable[Mapping[str, Any]])
 def _probed(engine: RunningEngine, card: EvalCard) -> tuple[EvalCard, Probed]:
     """How the engine says log-probabilities, and the card with metrics of another name where it only estimates them."""
     letters = isinstance(card.choices, list) and all(len(choice) == _LETTER for choice in card.choices)
-    try:
-        probed = probe(engine, exact=not letters)
-    except Unscorable as error:
-        pytest.skip(f"{card.name} needs log-probabilities: {error}")
+    probed = _probed_once(engine, exact=not letters)
+    if isinstance(probed, Unscorable):
+        pytest.skip(f"{card.name} needs log-probabilities: {probed}")
     if probed.exact:
         return card, probed
     renamed = [m.model_copy(update={"name": f"{m.name or m.metric}_{_ESTIMATE}"}) for m in card.metrics]
     return card.model_copy(update={"metrics": renamed}), probed
+
+
+def _probed_once(engine: RunningEngine, *, exact: bool) -> Probed | Unscorable:
+    """What is found out about an engine once, as long as it runs."""
+    name = f"log-probabilities, {'exact' if exact else 'estimated'}"
+    if name not in engine.found:
+        try:
+            engine.found[name] = probe(engine, exact=exact)
+        except Unscorable as error:
+            engine.found[name] = error
+    found: Probed | Unscorable = engine.found[name]
+    return found
 
 
 def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> dict[str, Scored]:
