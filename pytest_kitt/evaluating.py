@@ -85,11 +85,12 @@ def evaluate(
     _send(item, [scoring.score(card, q, had[q.id]) for q in asked.questions if q.id in had])
     rest = dataclasses.replace(asked, questions=[q for q in asked.questions if q.id not in had])
     found = had | ask(item, engine, rest) if rest.questions else had
-    scores = Scores(card, [scoring.score(card, q, found[q.id]) for q in asked.questions], params)
+    scores = Scores(card, [scoring.score(card, q, found[q.id]) for q in asked.questions], params, kitt.settings.seed)
     record = recording.of(item)
     record.params |= params | ({"questions_resumed": len(had)} if had else {})
-    record.add(scores.measurements())
-    item.user_properties += junit.properties(scores.measurements())
+    measured = scores.measurements()
+    record.add(measured)
+    item.user_properties += junit.properties(measured)
     return scores
 
 
@@ -123,6 +124,7 @@ def _asked(
         "shots": card.fewshot.count,
         "questions": len(questions),
         "questions_of": len(every),
+        **({"clusters": len({question.cluster for question in questions})} if card.cluster else {}),
     }
     return Asked(card, questions, len(every), concurrency, kitt.settings.api, params)
 

@@ -18,6 +18,7 @@ from pytest_kitt import shipped
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
+from pytest_kitt.measure.stats import student_t, wilson
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import opened
 from tests.doubles.running import running
@@ -139,7 +140,7 @@ def test_each_question_is_stored_with_what_was_made_of_it(pytester: pytest.Pytes
     """Speed and quality come from the same responses."""
     suite(pytester, ["gsm8k"], right)
     (one,) = shown()["results"]
-    first, question = rows(one)[0], asked("gsm8k")[0]
+    first, question = min(rows(one), key=lambda row: int(row["id"])), asked("gsm8k")[0]
     assert (first["id"], first["prompt_sha256"]) == ("0", question.prompt_sha256)
     assert (first["response"], first["correct"], first["finish"]) == ("#### 34", True, "stop")
     assert first["extracted"] == {"strict": "34", "flexible": "34"}
@@ -256,6 +257,36 @@ def test_a_card_of_ones_own_is_an_item(pytester: pytest.Pytester) -> None:
     (one,) = shown()["results"]
     assert (one["benchmark"], one["category"]) == ("capitals", "quality")
     assert values(one)["exact_match"] == 0.5
+
+
+def test_questions_that_belong_together_are_stored_so(pytester: pytest.Pytester) -> None:
+    """Whole continents right or wrong: two clusters, of which much less is known than of six questions."""
+    _capitals(pytester, f"{CAPITALS}cluster: continent\n")
+    known = {
+        "France": "Paris",
+        "Spain": "Madrid",
+        "Italy": "Rome",
+        "Peru": "Lima",
+        "Chile": "Santiago",
+        "Cuba": "Havana",
+    }
+    lines = [
+        {"country": country, "capital": capital, "continent": "Europe" if n < 3 else "America"}
+        for n, (country, capital) in enumerate(known.items())
+    ]
+    (pytester.path / "capitals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = [(f"Country: {one['country']}\nCapital:", one["capital"] if n < 3 else "-") for n, one in enumerate(lines)]
+    result = run(pytester, knowing(pytester, facts), "capitals.kitt.yaml")
+    result.assert_outcomes(passed=1)
+    (one,) = shown()["results"]
+    assert {row["id"]: row["cluster"] for row in rows(one)} == {
+        str(n): line["continent"] for n, line in enumerate(lines)
+    }
+    assert one["params"]["clusters"] == 2
+    (score,) = [m for m in one["metrics"] if m["name"] == "exact_match"]
+    assert (score["value"], score["n"], score["method"]) == (0.5, 6, "clustered")
+    assert (score["ci_low"], score["ci_high"]) == pytest.approx(wilson(0.5, 1, student_t(1)))
+    assert values(one)["exact_match_stderr"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
