@@ -88,9 +88,10 @@ def evaluate(
     scores = Scores(card, [scoring.score(card, q, found[q.id]) for q in asked.questions], params, kitt.settings.seed)
     record = recording.of(item)
     record.params |= params | ({"questions_resumed": len(had)} if had else {})
+    record.params["scores"] = record.params.get("scores", {}) | dict.fromkeys(card.metric_names, params["data"])
     measured = scores.measurements()
     record.add(measured)
-    item.user_properties += junit.properties(measured)
+    item.user_properties += [*junit.properties(measured), *junit.data_properties(record.params)]
     return scores
 
 

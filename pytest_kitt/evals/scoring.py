@@ -235,8 +235,9 @@ class Scores:
             return
         found = self[rule.metric or self.card.metric_names[0]]
         low, high = found.interval
+        asked = f"a sample of {found.n}" if self.params.get("data") == "sample" else f"n={found.n}"
         evidence = (
-            f"{found.name} {found.value:.3f} (95 % {low:.3f} to {high:.3f}, n={found.n}), asked for {rule.at_least:g}"
+            f"{found.name} {found.value:.3f} (95 % {low:.3f} to {high:.3f}, {asked}), asked for {rule.at_least:g}"
         )
         assert high >= rule.at_least, f"too low: {evidence}"
         if low < rule.at_least:

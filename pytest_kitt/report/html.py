@@ -15,6 +15,7 @@ from pytest_kitt import shipped
 from pytest_kitt.report import agreement, charts, told
 from pytest_kitt.report.compared import compared
 from pytest_kitt.report.raw import Blocks, Looked, Questions, Timed, look, questions
+from pytest_kitt.report.scores import SAMPLE_NOTICE, between, written
 from pytest_kitt.report.tame import tame, tamed
 from pytest_kitt.report.terminal import SYNTHETIC_NOTICE, TOY_NOTICE, scaled
 from pytest_kitt.report.told import Told
@@ -84,6 +85,12 @@ class CellShown:
     results: Sequence[Told]
     shown: Sequence[Shown]
     repeats: Sequence[Repeated]
+
+    @property
+    def scored(self) -> bool:
+        """Whether some results have a score that no column of their own shows."""
+        own = {name for name, _, _ in self.columns}
+        return any(score.number.name not in own for one in self.results for score in one.scores.whole[:1])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,12 +162,14 @@ def _headline(counts: Mapping[str, int], total: int) -> str:
     return f"{passed} of {total} results passed, {counts['inconclusive']} inconclusive{rest}"
 
 
-def _notices(run: Mapping[str, Any], results: Iterable[Told]) -> list[tuple[str, str]]:
+def _notices(run: Mapping[str, Any], results: Sequence[Told]) -> list[tuple[str, str]]:
     """What must not be overlooked, each under its word."""
     believed = [load for one in results for load in one.loads if load.broken and one.outcome != "invalid"]
     loads = "1 load is" if len(believed) == 1 else f"{len(believed)} loads are"
     record = f"{loads} not certified and went on all the same (--kitt-certify=record)"
+    sampled = [one for one in results if one.scores.sample]
     found = [("Toy", TOY_NOTICE, run["toy"]), ("Synthetic", SYNTHETIC_NOTICE, run["synthetic"])]
+    found.append(("Sample", SAMPLE_NOTICE, sampled))
     return [(word, text) for word, text, said in [*found, ("Not certified", record, believed)] if said]
 
 
@@ -278,7 +287,7 @@ def _environment() -> Any:
         "outcomes": told.OUTCOMES,
         "stat_names": told.STATS,
     }
-    environment.filters |= {"scaled": scaled, "tick": _tick}
+    environment.filters |= {"scaled": scaled, "tick": _tick, "written": written, "between": between}
     return environment
 
 

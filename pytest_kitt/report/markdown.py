@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_kitt.measure.results import Result
-from pytest_kitt.report import terminal
+from pytest_kitt.report import scores, terminal
 from pytest_kitt.report.terminal import printable
 
 MAX_BYTES = 1_000_000  # GitHub takes 1 MiB
@@ -70,7 +70,7 @@ def _head(run: Mapping[str, Any], results: Sequence[Result]) -> Iterator[str]:
     suite = f", suite {code(run['suite'])}" if run["suite"] else ""
     yield f"Run `{run['id']}`{suite}: **{run['status']}**, started {run['started_at']}, kitt {run['kitt_version']}.\n"
     notices = (("toy", terminal.TOY_NOTICE), ("synthetic", terminal.SYNTHETIC_NOTICE))
-    for notice in (text for name, text in notices if run[name]):
+    for notice in [*(text for name, text in notices if run[name]), *terminal.sample_notices(results)]:
         yield f"> **Note:** {notice}.\n"
 
 
@@ -110,6 +110,10 @@ def _cell(title: str, results: Sequence[Result]) -> Iterator[str]:
 def _below(results: Sequence[Result]) -> Iterator[str]:
     for result, text in terminal.own_metrics(results):
         yield f"{code(terminal.item_label(result))}: {code(text, _MAX_REASON_CHARS)}"
+    for result in results:
+        told = scores.of(result.params, result.metrics)
+        for line in (*told.lines(), *told.more):
+            yield f"{code(terminal.item_label(result))}: {code(line, _MAX_REASON_CHARS)}"
     if line := terminal.all_certified(results):
         yield line
     for result in results:

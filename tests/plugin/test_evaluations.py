@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pytest_kitt import shipped
+from pytest_kitt.cli.app import app
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
 from pytest_kitt.measure.stats import student_t, wilson
+from pytest_kitt.report import scores
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import opened
 from tests.doubles.running import running
@@ -151,6 +156,31 @@ def test_each_question_is_stored_with_what_was_made_of_it(pytester: pytest.Pytes
     assert found["output_tps"] > 0
     assert found["empty_share"] == found["length_share"] == found["extraction_failed_strict_share"] == 0
     assert one["params"]["evaluation_version"] == "1"
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-v"])
+def test_a_sample_is_called_one_wherever_its_score_is(pytester: pytest.Pytester, verbosity: str) -> None:
+    """In the terminal however quiet, in each file that a session leaves, and in what is asked of the store later."""
+    files = ("--kitt-output=out", "--junitxml=own.xml")
+    done = run(pytester, "--kitt-offline", "--kitt-benchmark=mmlu", verbosity, *files)
+    lines = ["*mmlu: acc * % (sample of 12; 95 % *, wilson; standard error *)", "*mmlu: 5 scores of parts of it: *"]
+    done.stdout.fnmatch_lines([*lines, f"Note: {scores.SAMPLE_NOTICE}."])
+    assert ("    acc_astronomy: " in done.stdout.str()) == (verbosity == "-v")
+    assert "_stderr" not in done.stdout.str() or verbosity == "-v"
+    (one,) = shown()["results"]
+    assert one["params"]["scores"] == {"acc": "sample"}
+    out = pytester.path / "out"
+    for name in ("summary.md", "report.html"):
+        assert scores.SAMPLE_NOTICE in (out / name).read_text(encoding="utf-8")
+        assert "sample of 12" in (out / name).read_text(encoding="utf-8")
+    for path in (pytester.path / "own.xml", out / "junit.xml"):
+        assert '<property name="kitt.data" value="sample"' in path.read_text(encoding="utf-8")
+    told = CliRunner().invoke(app, ["results", "show", "last"]).output
+    assert "acc 8.3 % (sample of 12; " in told
+    assert f"sample: {scores.SAMPLE_NOTICE}" in told
+    assert re.search(r"acc_astronomy +value +0.0 % +0.0 % to 49.0 % \(wilson\) +sample of 4\n", told)
+    table = CliRunner().invoke(app, ["results", "export", "last", "--format", "csv"]).output.splitlines()
+    assert all(row["data"] == "sample" for row in csv.DictReader(table))
 
 
 def test_an_engine_without_log_probabilities_skips_with_the_reason(pytester: pytest.Pytester) -> None:
