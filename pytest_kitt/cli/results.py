@@ -115,14 +115,22 @@ def show_results(
 
     Example: kitt results show last --json
     """
+    from pytest_kitt.report import agreement, document
     from pytest_kitt.store import reader
 
     with stores.connection(db) as connection:
         found = reader.show_run(connection, run, every_attempt=attempts)
+        matrices = document.agreements(connection, found["run"]["id"])
     if as_json:
-        show_json(found)
+        show_json({**found, "agreements": [matrix.to_json() for matrix in matrices]})
         return
     _show(found)
+    for matrix in matrices:
+        say("\nDo the answers agree? The first is the reference.")
+        head, *rows = agreement.rows(matrix)
+        show_table(head, rows, nothing="")
+        if left := agreement.left_out(matrix):
+            say(f"and {left} more")
 
 
 @app.command("delete", short_help="Delete runs with all that hangs on them.")

@@ -103,7 +103,10 @@ class Repeated:
 
 
 def render(found: Mapping[str, Any], blocks: Blocks) -> str:
-    """The report of a run: ``found`` as ``reader.show_run`` gives it, ``blocks`` the raw samples of a result."""
+    """The report of a run: ``found`` as ``reader.show_run`` gives it, ``blocks`` the raw samples of a result.
+
+    ``agreements`` in ``found`` are the matrices of its answers, where there are any.
+    """
     run = {**tamed(found["run"]), "command": _command(found["run"]["argv"], _ARGV_CHARS)}
     share = Share.among(len(found["results"]))
     places: dict[tuple[str, str, str], int] = {}
@@ -123,8 +126,7 @@ def render(found: Mapping[str, Any], blocks: Blocks) -> str:
         "notices": _notices(run, results),
         "compared": compared(results),
         "agreements": [
-            (tamed(agreement.rows(m), _TEXT_CHARS), agreement.left_out(m))
-            for m in agreement.read(found["results"], blocks)
+            (tamed(agreement.rows(m), _TEXT_CHARS), agreement.left_out(m)) for m in found.get("agreements", ())
         ],
     }
     return _fitting_page(page, results)
