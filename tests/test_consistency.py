@@ -154,6 +154,14 @@ def test_questions_that_belong_together_are_compared_so() -> None:
     assert (found.difference, found.interval) == (-0.5, (-1.0, 1.0))
 
 
+def test_a_sample_is_called_one_in_the_table_too() -> None:
+    """A share of right answers is a score."""
+    rows = [row(1, "yes", correct=True)]
+    sampled = stored(1, "a", rows, params={"scores": {"acc": "sample"}})
+    (matrix,) = read(sampled, stored(2, "b", rows))
+    assert (agreement.rows(matrix)[0][0], matrix.benchmark, matrix.to_json()["data"]) == ("b (sample)", "b", "sample")
+
+
 def test_a_matrix_is_json_and_back() -> None:
     """With sets that share no question, too."""
     sets = [answers("one", "yyyyyyyynn"), answers("two", "yyyyyynxyn"), Answers("b", "three", {}, "c" * 12)]

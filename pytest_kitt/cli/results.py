@@ -179,7 +179,7 @@ def _show(found: dict[str, Any]) -> None:
     for flag in ("toy", "synthetic"):
         if run[flag]:
             say(f"{flag}: these numbers say nothing about a product")
-    if any(scores.data(result["params"]) == scores.SAMPLE for result in found["results"]):
+    if any(scores.is_sample(result["params"]) for result in found["results"]):
         say(f"sample: {scores.SAMPLE_NOTICE}")
     for result in found["results"]:
         cell = result["cell"]

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from pytest_kitt.measure.paired import Comparison, Verdict, compare
+from pytest_kitt.measure.results import SAMPLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Answers:
         name: of the cell, and of the variant where there are several.
         verdicts: by question.
         cell: its key.
+        data: where the questions are from, such as sample; empty where nothing is said.
 
     """
 
@@ -27,6 +29,7 @@ class Answers:
     name: str
     verdicts: Mapping[str, Verdict]
     cell: str = ""
+    data: str = ""
 
     def counted(self) -> Counted:
         """How many there are, and how good."""
@@ -68,17 +71,20 @@ class Matrix:
         benchmark: whose questions they are.
         sets: at least two, in the order of the results.
         pairs: each set with each later one, by their places.
+        data: where the questions are from; sample where those of any set are.
 
     """
 
     benchmark: str
     sets: tuple[Counted, ...]
     pairs: Mapping[tuple[int, int], Comparison]
+    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As files and exports have it: ``first`` and ``second`` of a pair count from 0 in ``sets``."""
         return {
             "benchmark": self.benchmark,
+            "data": self.data or None,
             "sets": [dataclasses.asdict(one) for one in self.sets],
             "pairs": [_plain(first, second, found) for (first, second), found in self.pairs.items()],
         }
@@ -90,6 +96,7 @@ class Matrix:
             said["benchmark"],
             tuple(Counted(**one) for one in said["sets"]),
             {(pair["first"], pair["second"]): _comparison(pair) for pair in said["pairs"]},
+            said["data"] or "",
         )
 
     def with_reference(self, place: int) -> Comparison | None:
@@ -154,4 +161,6 @@ def _comparison(pair: Mapping[str, Any]) -> Comparison:
 def _matrix(benchmark: str, sets: list[Answers]) -> Matrix:
     numbered = combinations(enumerate(sets), 2)
     pairs = {(i, j): compare(one.verdicts, other.verdicts) for (i, one), (j, other) in numbered}
-    return Matrix(benchmark, tuple(answers.counted() for answers in sets), pairs)
+    origins = {answers.data for answers in sets}
+    data = SAMPLE if SAMPLE in origins else ", ".join(sorted(origins - {""}))
+    return Matrix(benchmark, tuple(answers.counted() for answers in sets), pairs, data)

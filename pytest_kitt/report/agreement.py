@@ -13,7 +13,8 @@ from pytest_kitt.evals.exact_match import normal
 from pytest_kitt.measure.consistency import Answers, Matrix, matrices
 from pytest_kitt.measure.paired import Comparison, Verdict
 from pytest_kitt.measure.repeats import MEASURED
-from pytest_kitt.measure.results import Samples, label
+from pytest_kitt.measure.results import SAMPLE, Samples, label
+from pytest_kitt.report import scores
 
 MAX_SETS = 12  # of a table; the gate looks at all
 _MAX_ANSWER = 2000
@@ -36,7 +37,8 @@ def rows(matrix: Matrix) -> list[list[str]]:
     """A table: for each set its accuracy, how it compares with the first, and its agreement with each."""
     shown = matrix.sets[:MAX_SETS]
     numbers = [f"with {place}" for place in range(1, len(shown) + 1)]
-    head = [matrix.benchmark, _measure(matrix), "questions", "lost", "gained", "McNemar p", "difference", *numbers]
+    title = f"{matrix.benchmark} (sample)" if matrix.data == SAMPLE else matrix.benchmark
+    head = [title, _measure(matrix), "questions", "lost", "gained", "McNemar p", "difference", *numbers]
     return [head, *(_row(matrix, place, len(shown)) for place in range(len(shown)))]
 
 
@@ -81,7 +83,8 @@ def _share(value: float | None) -> str:
 def _answers(one: Mapping[str, Any], blocks: Blocks, variants: Mapping[tuple[str, str], Mapping[str, int]]) -> Answers:
     several = len(variants[one["benchmark"], one["version"]]) > 1
     name = f"{one['cell']['id']} {_variant(one)}" if several else str(one["cell"]["id"])
-    return Answers(str(one["benchmark"]), name.strip(), dict(_verdicts(one, blocks)), str(one["cell"]["key"]))
+    verdicts, origin = dict(_verdicts(one, blocks)), scores.data(one.get("params", {}))
+    return Answers(str(one["benchmark"]), name.strip(), verdicts, str(one["cell"]["key"]), origin)
 
 
 def _variant(one: Mapping[str, Any]) -> str:

@@ -138,6 +138,7 @@ class _Pair(_Strict):
 
 class _Agreement(_Strict):
     benchmark: str
+    data: str | None
     sets: Annotated[list[_Set], Field(min_length=2)]
     pairs: list[_Pair]
 

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pytest_kitt.measure.results import Measurement
+from pytest_kitt.measure.results import SAMPLE, Measurement
 
-SAMPLE = "sample"
 SAMPLE_NOTICE = (
     "a score of a sample is of the few questions that ship with its evaluation, none of them of the dataset itself: it "
     "says nothing about that"
@@ -114,6 +113,11 @@ def data(params: Mapping[str, Any]) -> str:
     named = params.get("scores")
     origins = sorted({str(origin) for origin in named.values() if origin}) if isinstance(named, Mapping) else []
     return SAMPLE if SAMPLE in origins else ", ".join(origins)
+
+
+def is_sample(params: Mapping[str, Any]) -> bool:
+    """Whether any score of a result is of a sample."""
+    return data(params) == SAMPLE
 
 
 def written(m: Measurement) -> str:

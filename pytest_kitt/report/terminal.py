@@ -77,7 +77,7 @@ def summary(reporter: pytest.TerminalReporter, cells: Sequence[Cell], results: S
 
 def sample_notices(results: Iterable[Result]) -> list[str]:
     """What must be known where a score is of a sample."""
-    return [scores.SAMPLE_NOTICE] if any(scores.data(r.params) == scores.SAMPLE for r in results) else []
+    return [scores.SAMPLE_NOTICE] if any(scores.is_sample(r.params) for r in results) else []
 
 
 def kept(reporter: pytest.TerminalReporter, engine: Kept) -> None:
