@@ -91,7 +91,8 @@ def evaluate(
     record.params["scores"] = record.params.get("scores", {}) | dict.fromkeys(card.metric_names, params["data"])
     measured = scores.measurements()
     record.add(measured)
-    item.user_properties += [*junit.properties(measured), *junit.data_properties(record.params)]
+    told = [pair for pair in item.user_properties if pair[0] != junit.DATA]  # an earlier evaluation of the same test
+    item.user_properties[:] = [*told, *junit.properties(measured), *junit.data_properties(record.params)]
     return scores
 
 

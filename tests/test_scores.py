@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -103,6 +104,8 @@ def test_the_page_has_a_table_of_scores(origin: str) -> None:
     for text in ("58.0 to 65.8 % (wilson)", asked.format(500), asked.format(9), "2 of 500 answers empty"):
         assert text in page
     assert (scores.SAMPLE_NOTICE in page) == (origin == "sample")
+    (cell,) = re.findall(r'<td class="l" data-v="0.62" title="[^"]*">(.*?)</td>', page)  # of the table of all results
+    assert cell == "acc 62.0 %" + (" <small>sample of 500</small>" if origin == "sample" else "")
     assert page.count(">acc_stem<") == page.count(">acc_stderr<") + 1 == 1
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from pytest_kitt.measure.results import CellFacts, Measurement
 from pytest_kitt.report import scores
 
+DATA = "kitt.data"
+
 
 def properties(measurements: Iterable[Measurement]) -> list[tuple[str, object]]:
     """The numbers as (name, decimal)."""
@@ -16,7 +18,7 @@ def properties(measurements: Iterable[Measurement]) -> list[tuple[str, object]]:
 
 def data_properties(params: Mapping[str, Any]) -> list[tuple[str, object]]:
     """Where the questions of the scores are from, so that a sample is not taken for the dataset."""
-    return [("kitt.data", origin)] if (origin := scores.data(params)) else []
+    return [(DATA, origin)] if (origin := scores.data(params)) else []
 
 
 def cell_properties(cell: CellFacts) -> list[tuple[str, object]]:

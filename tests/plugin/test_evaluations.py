@@ -183,6 +183,22 @@ def test_a_sample_is_called_one_wherever_its_score_is(pytester: pytest.Pytester,
     assert all(row["data"] == "sample" for row in csv.DictReader(table))
 
 
+def test_one_sample_of_two_evaluations_is_still_one(pytester: pytest.Pytester) -> None:
+    """Each score knows where its questions are from; the result as a whole is of the weaker."""
+    _capitals(pytester)
+    pytester.makepyfile(
+        test_it='def test_it(kitt_evaluate):\n    kitt_evaluate("mmlu")\n    kitt_evaluate("capitals.kitt.yaml")\n'
+    )
+    done = run(pytester, "--kitt-offline", "test_it.py", "-q", "--junitxml=own.xml")
+    done.stdout.fnmatch_lines(
+        ["*it: acc * % (sample of 12; *", "*it: exact_match * % (n=2; *", "Note: a score of a sample *"]
+    )
+    (one,) = shown()["results"]
+    assert one["params"]["scores"] == {"acc": "sample", "exact_match": "file"}
+    text = (pytester.path / "own.xml").read_text(encoding="utf-8")
+    assert re.findall(r'name="kitt.data" value="(\w+)"', text) == ["sample"]
+
+
 def test_an_engine_without_log_probabilities_skips_with_the_reason(pytester: pytest.Pytester) -> None:
     """Never chance in place of a score; what is written needs none."""
     home = pytester.path / "home" / "engines"
