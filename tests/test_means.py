@@ -22,7 +22,7 @@ from pytest_kitt.measure.means import (
     standard_error,
 )
 from pytest_kitt.measure.paired import Comparison, Verdict, compare, difference_interval, kappa, mcnemar
-from pytest_kitt.measure.stats import wilson
+from pytest_kitt.measure.stats import _within_t, student_t, wilson
 
 RIGHT = [1, 0, 1, 1, 0, 1, 1, 1, 0, 1]
 TOPICS = list("aaabbbccdd")
@@ -302,3 +302,9 @@ def test_intervals_of_differences_hold_what_they_promise() -> None:
         low, high = difference_interval(flips, [""] * 150, 1.0)
         held += low <= -0.04 <= high
     assert 930 <= held <= 970
+
+
+@pytest.mark.parametrize("degrees", [2001, 5000, 13_999])
+def test_the_expansion_of_students_t_is_its_sum(degrees: int) -> None:
+    """Where many degrees of freedom make the sum long, the expansion bounds the same 95 %."""
+    assert _within_t(student_t(degrees), degrees) == pytest.approx(0.95, abs=1e-9)
