@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import pytest
@@ -58,9 +57,7 @@ class Consistency:
             reporter.write_line(printable(f"kitt: {self._trouble}"), yellow=True)
 
     def _read(self) -> list[Matrix]:
-        from pytest_kitt.store import reader
         from pytest_kitt.store.database import opened
 
         with opened(self._kitt.settings.db, create=False) as engine, engine.connect() as connection:
-            found = document.read(connection, self._kitt.run.id)
-            return agreement.read(found["results"], functools.partial(reader.read_samples, connection))
+            return document.agreements(connection, self._kitt.run.id)

@@ -99,11 +99,14 @@ def evaluate(
     _send(item, [*had.values()])
     rest = dataclasses.replace(asked, questions=[q for q in asked.questions if q.id not in had])
     found = had | ask(item, engine, rest) if rest.questions else had
-    scores = Scores(card, [found[q.id] for q in asked.questions], params)
+    scores = Scores(card, [found[q.id] for q in asked.questions], params, kitt.settings.seed)
     record = recording.of(item)
     record.params |= params | ({"questions_resumed": len(had)} if had else {})
-    record.add(scores.measurements())
-    item.user_properties += junit.properties(scores.measurements())
+    record.params["scores"] = record.params.get("scores", {}) | dict.fromkeys(card.metric_names, params["data"])
+    measured = scores.measurements()
+    record.add(measured)
+    told = [pair for pair in item.user_properties if pair[0] != junit.DATA]  # an earlier evaluation of the same test
+    item.user_properties[:] = [*told, *junit.properties(measured), *junit.data_properties(record.params)]
     return scores
 
 
@@ -137,6 +140,7 @@ def _asked(
         "shots": card.fewshot.count,
         "questions": len(questions),
         "questions_of": len(every),
+        **({"clusters": len({question.cluster for question in questions})} if card.cluster else {}),
     }
     if concurrency is None and kitt.settings.eval_concurrency != "auto":
         concurrency = kitt.settings.eval_concurrency

@@ -72,6 +72,7 @@ class OnGitHub:
 
         with opened(self._kitt.settings.db, create=False) as engine, engine.connect() as connection:
             found = document.read(connection, self._kitt.run.id)
+            found["agreements"] = document.agreements(connection, self._kitt.run.id)
         with path.open("a", encoding="utf-8") as file:
             room = _SUMMARY_BYTES - file.tell() - 1
             file.write(f"{markdown.render(found, min(room, markdown.MAX_BYTES))}\n")

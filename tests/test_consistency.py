@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_kitt.measure.consistency import Answers, matrices
+from pytest_kitt.measure.consistency import Answers, Matrix, matrices
 from pytest_kitt.measure.paired import Verdict
 from pytest_kitt.measure.results import Block
 from pytest_kitt.report import agreement
@@ -120,14 +120,59 @@ def test_the_table() -> None:
     sets = [answers("one", "y" * 20_000), answers("two", "y" * 19_999 + "n"), Answers("b", "three", {})]
     (matrix,) = matrices(sets)
     assert table(agreement.rows(matrix)) == [
-        "b          right  questions  lost  gained  McNemar p   with 1   with 2  with 3",
-        "1 one    100.0 %      20000                reference    100 %  99.99 %       -",
-        "2 two    100.0 %      20000     1       0          1  99.99 %    100 %       -",
-        "3 three    0.0 %          0     0       0          -        -        -   100 %",
+        "b          right  questions  lost  gained  McNemar p               difference   with 1   with 2  with 3",
+        "1 one    100.0 %      20000                reference                             100 %  99.99 %       -",
+        "2 two    100.0 %      20000     1       0          1  -0.0 % [-0.0 to +0.0 %]  99.99 %    100 %       -",
+        "3 three    0.0 %          0     0       0          -                        -        -        -   100 %",
     ]
     (wide,) = matrices(answers(str(n), "y") for n in range(30))
     assert len(agreement.rows(wide)) == 1 + agreement.MAX_SETS
     assert agreement.left_out(wide) == 30 - agreement.MAX_SETS
+
+
+def test_scores_that_are_no_shares_have_their_mean() -> None:
+    """As stored with each question; the first of several kinds. What is no number counts as right or wrong."""
+    one = [row(n, "x", correct=False, scores={"mc2": 0.2 * n, "other": 9.0}) for n in range(1, 5)]
+    two = [row(n, "x", correct=False, scores={"mc2": 0.2 * n + 0.1, "other": 0.0}) for n in range(1, 5)]
+    (matrix,) = read(stored(1, "a", one), stored(2, "b", two))
+    assert [line[:7] for line in agreement.rows(matrix)] == [
+        ["b", "score", "questions", "lost", "gained", "McNemar p", "difference"],
+        ["1 a", "0.5", "4", "", "", "reference", ""],
+        ["2 b", "0.6", "4", "0", "0", "1", "+0.1 [-0.4389 to +0.5409]"],
+    ]
+    odd = [row(1, "x", correct=True, scores="none"), row(2, "x", scores={"mc2": "much"})]
+    (matrix,) = read(stored(1, "a", odd), stored(2, "b", odd))
+    assert [one.score for one in matrix.sets] == [0.5, 0.5]
+
+
+def test_questions_that_belong_together_are_compared_so() -> None:
+    """Two passages of which one was lost whole: less is known than of six single flips."""
+    rows = [[row(n, "x", correct=right or n < 6, cluster=n // 6) for n in range(12)] for right in (True, False)]
+    (matrix,) = read(stored(1, "a", rows[0]), stored(2, "b", rows[1]))
+    found = matrix.with_reference(1)
+    assert found is not None
+    assert (found.difference, found.interval) == (-0.5, (-1.0, 1.0))
+
+
+def test_a_sample_is_called_one_in_the_table_too() -> None:
+    """A share of right answers is a score."""
+    rows = [row(1, "yes", correct=True)]
+    sampled = stored(1, "a", rows, params={"scores": {"acc": "sample"}})
+    (matrix,) = read(sampled, stored(2, "b", rows))
+    assert (agreement.rows(matrix)[0][0], matrix.benchmark, matrix.to_json()["data"]) == ("b (sample)", "b", "sample")
+
+
+def test_a_matrix_is_json_and_back() -> None:
+    """With sets that share no question, too."""
+    sets = [answers("one", "yyyyyyyynn"), answers("two", "yyyyyynxyn"), Answers("b", "three", {}, "c" * 12)]
+    (matrix,) = matrices(sets)
+    plain = json.loads(json.dumps(matrix.to_json()))
+    assert Matrix.from_json(plain) == matrix
+    assert plain["sets"][0] == {"name": "one", "cell": "", "questions": 10, "right": 8, "score": 0.8}
+    first, second, _ = plain["pairs"]
+    counts = {"first": 0, "second": 1, "n": 10, "same": 7, "agreement": 0.7, "lost": 2, "gained": 1, "p_value": 1.0}
+    assert first.items() >= counts.items()
+    assert (first["difference"], second["difference"], second["agreement"]) == (pytest.approx(-0.1), None, None)
 
 
 @pytest.mark.parametrize("cells", [1, 2])

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError
+from pytest_kitt.measure.results import Block
 from pytest_kitt.report import exports, files, html, imported
 from pytest_kitt.settings import Settings
 from pytest_kitt.store import reader
@@ -311,6 +312,66 @@ def test_an_imported_run_is_exported_as_it_came(store: sa.Engine, tmp_path: Path
     again = kitt("import", str(tmp_path / "run.json"), "--db", other)
     assert again.returncode == 4
     assert f"run {made_run.RUN} is in this store already" in again.stderr.decode()
+
+
+def two_sets(store: sa.Engine) -> None:
+    """A run of ten questions asked at two levels: eight are right at one, and six of these at the other."""
+    results = []
+    for level, right in (("c1", 8), ("c8", 6)):
+        rows = [
+            {"id": str(n), "task": "t", "question": f"{n}?", "answer": "y", "response": said, "correct": said == "y"}
+            for n, said in enumerate("y" * right + "n" * (10 - right))
+        ]
+        block = Block("jsonl", 10, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        nodeid = f"quality/test_it.py::test_same[e-m-{level}]"
+        key = f"{level.encode().hex():0<12}"
+        results.append((made_run.result("same", nodeid=nodeid, key=key, category="quality", metrics=()), (block,)))
+    made_run.write(store, *results)
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_agreement_leaves_the_store_in_every_form_that_has_room(
+    store: sa.Engine, tmp_path: Path, samples: bool
+) -> None:
+    """Known flips, in JSON, Markdown, HTML and on the command line; also where the answers stayed behind."""
+    two_sets(store)
+    text = export(store, "json", samples=samples)
+    document = json.loads(text)
+    schema = json.loads((shipped.SCHEMAS / "run.schema.json").read_bytes())
+    jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+    (matrix,) = document["agreements"]
+    assert [(one["name"], one["questions"], one["right"]) for one in matrix["sets"]] == [
+        ("e-m c1", 10, 8),
+        ("e-m c8", 10, 6),
+    ]
+    (pair,) = matrix["pairs"]
+    known = {"first": 0, "second": 1, "n": 10, "same": 8, "agreement": 0.8, "lost": 2, "gained": 0, "p_value": 0.5}
+    assert pair.items() >= known.items()
+    assert pair["difference"] == pytest.approx(-0.2)
+    (tmp_path / "run.json").write_bytes(text)
+    other = str(tmp_path / "other.db")
+    assert kitt("import", str(tmp_path / "run.json"), "--db", other).returncode == 0
+    shown = kitt("show", "last", "--db", other).stdout.decode()
+    row = "2 e-m c8 60.0 % 10 2 0 0.5 -20.0 % [-43.3 to +10.0 %] 80.00 % 100 %"
+    assert row in [" ".join(line.split()) for line in shown.splitlines()]
+    with opened(other) as engine:
+        assert export(engine, "json", samples=samples) == text
+        for name in ("md", "html"):
+            page = export(engine, name).decode()
+            assert "Do the answers agree?" in page
+            assert "-20.0 % [-43.3 to +10.0 %]" in page
+    assert json.loads(kitt("show", "last", "--json", "--db", other).stdout)["agreements"] == [matrix]
+
+
+@pytest.mark.parametrize("change", [{"second": 2}, {"first": 1}, {"p_value": None}, {"ci_low": None}])
+def test_agreements_that_lack_something_are_refused(store: sa.Engine, tmp_path: Path, change: dict[str, Any]) -> None:
+    """A table of them could not be drawn."""
+    two_sets(store)
+    document = json.loads(export(store, "json"))
+    document["agreements"][0]["pairs"][0].update(change)
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="agreements do not have each two sets of answers once"):
+        imported.read(tmp_path / "run.json")
 
 
 def test_postgresql_says_the_same(store: sa.Engine, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pytest_kitt.measure.metrics import METRICS, distributions
 from pytest_kitt.measure.records import CODEC, Failure, Phase, Records, Request, RequestTable
 from pytest_kitt.measure.results import Block
 from pytest_kitt.measure.stats import Distribution
-from pytest_kitt.report import charts, html
+from pytest_kitt.report import agreement, charts, html
 from pytest_kitt.report.raw import Timed
 from pytest_kitt.report.tame import tame, tamed
 
@@ -134,7 +134,9 @@ class Store:
             "argv": ["pytest", "-k", "a b"], "kitt_version": "0.1.0",
             "fingerprint": {"key": "f" * 12, "cpu": "A CPU", "cores": 2, "memory_bytes": 8 << 30},
         }  # fmt: skip
-        return html.render({"run": known | run, "results": self.results}, self.read_blocks)
+        agreements = agreement.read(self.results, self.read_blocks)
+        found = {"run": known | run, "results": self.results, "agreements": agreements}
+        return html.render(found, self.read_blocks)
 
 
 def block(table: RequestTable) -> Block:

@@ -7,13 +7,16 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pytest_kitt.cli import complete, stores, transfer
 from pytest_kitt.cli.output import AsJson, Db, say, show_json, show_table, width
 from pytest_kitt.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from pytest_kitt.measure.results import Measurement
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command("export", short_help="Write one run in a format of your choice.")(transfer.export_results)
@@ -112,14 +115,22 @@ def show_results(
 
     Example: kitt results show last --json
     """
+    from pytest_kitt.report import agreement, document
     from pytest_kitt.store import reader
 
     with stores.connection(db) as connection:
         found = reader.show_run(connection, run, every_attempt=attempts)
+        matrices = document.agreements(connection, found["run"]["id"])
     if as_json:
-        show_json(found)
+        show_json({**found, "agreements": [matrix.to_json() for matrix in matrices]})
         return
     _show(found)
+    for matrix in matrices:
+        say("\nDo the answers agree? The first is the reference.")
+        head, *rows = agreement.rows(matrix)
+        show_table(head, rows, nothing="")
+        if left := agreement.left_out(matrix):
+            say(f"and {left} more")
 
 
 @app.command("delete", short_help="Delete runs with all that hangs on them.")
@@ -158,6 +169,8 @@ def delete_results(
 
 
 def _show(found: dict[str, Any]) -> None:
+    from pytest_kitt.measure.results import Measurement
+    from pytest_kitt.report import scores
     from pytest_kitt.report.terminal import scaled
 
     run = found["run"]
@@ -166,6 +179,8 @@ def _show(found: dict[str, Any]) -> None:
     for flag in ("toy", "synthetic"):
         if run[flag]:
             say(f"{flag}: these numbers say nothing about a product")
+    if any(scores.is_sample(result["params"]) for result in found["results"]):
+        say(f"sample: {scores.SAMPLE_NOTICE}")
     for result in found["results"]:
         cell = result["cell"]
         where = f" on {cell['id']} ({cell['runtime']}, {cell['key']})" if cell else ""
@@ -173,12 +188,25 @@ def _show(found: dict[str, Any]) -> None:
         say(f"\n{_name(result)}{where}  {result['outcome'].upper()}{reason}")
         for line in _loads(result["params"]):
             say(line)
+        metrics = [Measurement(**metric) for metric in result["metrics"]]
+        answered = scores.of(result["params"], metrics)
+        for line in answered.lines():
+            say(f"  {line}")
         rows = [
-            [metric["name"], metric["stat"], scaled(metric["value"], metric["unit"]), f"n={metric['n']}"]
-            for metric in result["metrics"]
-            if metric["stat"] in _MAIN_STATS
+            [m.name, m.stat, scaled(m.value, m.unit), _interval(m) or "-", answered.counted(m)]
+            for m in metrics
+            if m.stat in _MAIN_STATS
         ]
-        show_table(("metric", "stat", "value", "samples"), rows, nothing="no numbers")
+        show_table(("metric", "stat", "value", "95 % interval", "samples"), rows, nothing="no numbers")
+
+
+def _interval(m: Measurement) -> str:
+    """The 95 % interval of a number and how it was made."""
+    from pytest_kitt.report.terminal import scaled
+
+    if m.ci_low is None or m.ci_high is None:
+        return ""
+    return f"{scaled(m.ci_low, m.unit)} to {scaled(m.ci_high, m.unit)}{f' ({m.method})' if m.method else ''}"
 
 
 def _say_command(argv: list[str]) -> None:

@@ -194,8 +194,8 @@ class PassRule(_Strict):
 class EvalCard(_Strict):
     """One evaluation.
 
-    ``prompt`` and ``description`` are Jinja2 templates, ``choices``, ``contexts``, ``continuation``, ``gold`` and
-    ``answer`` are Jinja2 expressions; both see the row's columns, those of ``columns``, and ``config``.
+    ``prompt`` and ``description`` are Jinja2 templates, ``choices``, ``contexts``, ``continuation``, ``gold``,
+    ``answer`` and ``cluster`` are Jinja2 expressions; both see the row's columns, those of ``columns``, and ``config``.
 
     Attributes:
         name: of the benchmark.
@@ -204,6 +204,8 @@ class EvalCard(_Strict):
         dataset: where the questions are.
         groups: metrics of their own for several configs together.
         columns: further columns: name -> expression; later ones see earlier ones.
+        cluster: expression for what a question belongs to, such as ``passage_id``: those of one value are right and
+            wrong together, and count as a group in standard errors and intervals.
         description: in front of everything.
         prompt: one question.
         mode: loglikelihood compares the choices' log-probabilities behind the prompt, generate lets the engine write,
@@ -234,6 +236,7 @@ class EvalCard(_Strict):
     dataset: DatasetCard
     groups: dict[str, list[str]] = {}
     columns: dict[str, str] = {}
+    cluster: str = ""
     description: str = ""
     prompt: str = ""
     mode: Mode

@@ -17,6 +17,8 @@ from pytest_kitt.evals import fewshot, template
 from pytest_kitt.evals.card import EvalCard
 from pytest_kitt.evals.data import Subset
 
+_MAX_CLUSTER_CHARS = 100
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
@@ -33,6 +35,7 @@ class Question:
         wrong: wrong answers there, for the metrics that compare with them.
         labels: by metric's expression: 1 for each true choice.
         options: by filter's expression: the choices' texts.
+        cluster: what it belongs to together with others; empty where each question stands for itself.
 
     """
 
@@ -46,6 +49,7 @@ class Question:
     wrong: tuple[str, ...] = ()
     labels: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    cluster: str = ""
 
     @property
     def prompt(self) -> str:
@@ -91,6 +95,7 @@ class Renderer:
         self._gold = (lambda _: card.gold) if isinstance(card.gold, int) else self._value(card.gold, where, "gold")
         self._answer = self._value(card.answer, where, "answer")
         self._wrong = self._value(card.wrong, where, "wrong") if card.wrong else lambda _: []
+        self._cluster = self._value(card.cluster, where, "cluster")
         self._labels = {m.labels: self._value(m.labels, where, "labels") for m in card.metrics if m.labels}
         steps = [step for steps in card.filters.values() for step in steps if step.choices]
         self._options = {step.choices: self._value(step.choices, where, "filters.choices") for step in steps}
@@ -107,7 +112,9 @@ class Renderer:
             lead = "".join(self._example_of(subset, one) for one in examples)
             with _naming(subset.asked_from, number):
                 columns = self._seen(row, subset.config)
-                yield self._question(name, subset.config, columns, self._description(columns) + lead)
+                question = self._question(name, subset.config, columns, self._description(columns) + lead)
+                cluster = self._group(name, columns) if self.card.cluster else ""
+                yield dataclasses.replace(question, cluster=cluster)
 
     def _example_of(self, subset: Subset, row: Mapping[str, Any]) -> str:
         with _naming(subset.pool_from, next(n for n, one in enumerate(subset.pool) if one is row)):
@@ -144,6 +151,19 @@ class Renderer:
         gold = tuple(self._place(one, choices, columns) for one in _each(self._gold(columns)))
         labels = {source: self._truths(compute(columns), choices, columns) for source, compute in self._labels.items()}
         return Question(name, config, contexts, continuations, choices, gold, labels=labels, options=options)
+
+    def _group(self, name: str, columns: Mapping[str, Any]) -> str:
+        """What a question belongs to; a long text, as that of a passage, by its hash."""
+        found = self._cluster(columns)
+        if not isinstance(found, str | int | list | tuple) or found in ("", [], ()):
+            raise UserError(
+                f"{self._where}: cluster: question {name} belongs to {str(found)[:100]!r}; expected a text or a whole "
+                "number, or a list of them"
+            )
+        text = str(found)
+        if len(text) <= _MAX_CLUSTER_CHARS:
+            return text
+        return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
     def _shot(self, columns: Mapping[str, Any]) -> str:
         asked, answer = self._example(columns)

@@ -1,7 +1,8 @@
 """How good are the responses? From a response to its scores, from all of them to means with their errors.
 
 Means and standard errors are those of lm-evaluation-harness: the sample's standard deviation (n-1) over the root of n;
-over several configs the mean by size, and the pooled standard error.
+over several configs the mean by size, and the pooled standard error. Where the card says which questions belong
+together, the error is the clustered one. The 95 % interval is Wilson's, clustered, or bootstrapped.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from pytest_kitt.errors import Inconclusive, InvalidMeasurement
 from pytest_kitt.evals import filters, metrics, similarity
 from pytest_kitt.evals.card import EvalCard, metric_name
 from pytest_kitt.evals.prompts import Question
-from pytest_kitt.measure.means import pooled_standard_error, standard_error
+from pytest_kitt.measure.means import (
+    alike_interval,
+    bootstrap_interval,
+    clustered_interval,
+    clustered_standard_error,
+    expanded,
+    pooled_standard_error,
+    standard_error,
+)
 from pytest_kitt.measure.results import Measurement
 from pytest_kitt.measure.stats import wilson
 
-_Z = 1.959963984540054
 _SHARE = (0.0, 1.0)
 _MAX_RESPONSE_CHARS = 20_000
 
@@ -70,6 +78,7 @@ class Scored:
         return {
             "id": question.id,
             "task": question.config or "questions",
+            **({"cluster": question.cluster} if question.cluster else {}),
             "question": question.prompt[-_MAX_RESPONSE_CHARS:],
             "prompt_sha256": question.prompt_sha256,
             "answer": _gold(question),
@@ -168,12 +177,14 @@ class Scores:
         card: what was evaluated.
         scored: each question.
         params: how it was run, as stored.
+        seed: of bootstrap intervals.
 
     """
 
     card: EvalCard
     scored: Sequence[Scored]
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
 
     @property
     def n(self) -> int:
@@ -182,34 +193,39 @@ class Scores:
 
     def __getitem__(self, name: str) -> Mean:
         """The mean of one metric over all questions, such as ``scores["acc"]``."""
-        return mean(name, self.scored, self.card.bounds(name))
+        return self._mean(name, self.scored)
 
     def means(self) -> list[Mean]:
         """Each metric over all questions, then by group and by config, where there are several."""
         found = [self[name] for name in self.card.metric_names]
         groups = {name: set(configs) for name, configs in self.card.groups.items()}
-        configs = list(dict.fromkeys(one.question.config for one in self.scored))
-        if len(configs) > 1:
-            groups |= {config: {config} for config in configs}
+        by_config: dict[str, list[Scored]] = {}
+        for one in self.scored:
+            by_config.setdefault(one.question.config, []).append(one)
+        if len(by_config) > 1:
+            groups |= {config: {config} for config in by_config}
         for group, members in groups.items():
-            some = [one for one in self.scored if one.question.config in members]
+            some = [one for config, asked in by_config.items() if config in members for one in asked]
             if some:
                 found += [
-                    dataclasses.replace(mean(n, some, self.card.bounds(n)), name=f"{n}_{_word(group)}")
-                    for n in self.card.metric_names
+                    dataclasses.replace(self._mean(n, some), name=f"{n}_{_word(group)}") for n in self.card.metric_names
                 ]
         return found
 
     def measurements(self) -> list[Measurement]:
         """Every number for the store: means with their intervals and standard errors, and what makes one doubt them."""
-        named = {name: self[name] for name in self.card.metric_names}
-        found = [one.measurement() for one in named.values()]
-        found += [
-            Measurement(f"{name}_stderr", "value", one.stderr, one.unit, "lower", one.n)
-            for name, one in named.items()
+        means = self.means()
+        named = means[: len(self.card.metric_names)]
+        errors = [
+            Measurement(f"{one.name}_stderr", "value", one.stderr, one.unit, "lower", one.n)
+            for one in named
             if one.stderr is not None
         ]
-        return found + self._doubts() + [one.measurement() for one in self.means()[len(named) :]]
+        parts = [one.measurement() for one in means[len(named) :]]
+        return [one.measurement() for one in named] + errors + self._doubts() + parts
+
+    def _mean(self, name: str, some: Sequence[Scored]) -> Mean:
+        return mean(name, some, self.card.bounds(name), seed=self.seed)
 
     def require_pass(self) -> None:
         """AssertionError or Inconclusive by the card's rule; without one, being scored is enough."""
@@ -219,8 +235,9 @@ class Scores:
             return
         found = self[rule.metric or self.card.metric_names[0]]
         low, high = found.interval
+        asked = f"a sample of {found.n}" if self.params.get("data") == "sample" else f"n={found.n}"
         evidence = (
-            f"{found.name} {found.value:.3f} (95 % {low:.3f} to {high:.3f}, n={found.n}), asked for {rule.at_least:g}"
+            f"{found.name} {found.value:.3f} (95 % {low:.3f} to {high:.3f}, {asked}), asked for {rule.at_least:g}"
         )
         assert high >= rule.at_least, f"too low: {evidence}"
         if low < rule.at_least:
@@ -239,7 +256,7 @@ class Scores:
         return [Measurement(name, "value", count / self.n, "share", "lower", self.n) for name, count in shares.items()]
 
 
-def mean(name: str, scored: Sequence[Scored], bounds: tuple[float, float] = _SHARE) -> Mean:
+def mean(name: str, scored: Sequence[Scored], bounds: tuple[float, float] = _SHARE, *, seed: int = 0) -> Mean:
     """The mean of one metric that lies between bounds; InvalidMeasurement without a question."""
     if not scored:
         raise InvalidMeasurement("not one question was scored")
@@ -250,14 +267,24 @@ def mean(name: str, scored: Sequence[Scored], bounds: tuple[float, float] = _SHA
     total = sum(sizes)
     averages = [sum(values) / len(values) for values in by_config.values()]
     value = sum(a * size for a, size in zip(averages, sizes, strict=True)) / total if len(sizes) > 1 else averages[0]
-    error = _stderr(list(by_config.values()))
-    every = [one for values in by_config.values() for one in values]
+    every = [one.scores[name] for one in scored]
+    unit = "share" if bounds == _SHARE else "points"
+    clusters = [one.question.cluster for one in scored]
+    if any(clusters):
+        several = len(set(clusters)) > 1
+        error = clustered_standard_error(every, clusters) if several else None
+        return Mean(name, value, error, total, clustered_interval(every, clusters, bounds), "clustered", unit)
+    interval, method = _interval(every, bounds, seed)
+    return Mean(name, value, _stderr(list(by_config.values())), total, interval, method, unit)
+
+
+def _interval(every: Sequence[float], bounds: tuple[float, float], seed: int) -> tuple[tuple[float, float], str]:
+    """The interval of independent scores, and how it is made."""
     if bounds == _SHARE and all(one in bounds for one in every):
-        return Mean(name, value, error, total, wilson(round(sum(every)), total), "wilson")
-    half = _Z * (error or 0.0)
-    low, high = min(bounds[0], value), max(bounds[1], value)  # BLEU of equal texts is a rounding above 100
-    interval = max(low, value - half), min(high, value + half)
-    return Mean(name, value, error, total, interval, "normal", "share" if bounds == _SHARE else "points")
+        return wilson(round(sum(every)), len(every)), "wilson"
+    if min(every) == max(every):
+        return alike_interval(every[0], len(every), bounds), "wilson"
+    return bootstrap_interval(every, seed=seed, within=expanded(len(every))), "bootstrap"
 
 
 def _stderr(by_config: Sequence[Sequence[float]]) -> float | None:

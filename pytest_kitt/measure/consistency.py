@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
+from typing import Any
 
 from pytest_kitt.measure.paired import Comparison, Verdict, compare
+from pytest_kitt.measure.results import SAMPLE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,17 +20,47 @@ class Answers:
         benchmark: whose questions they are, with its version; sets of one benchmark are compared.
         name: of the cell, and of the variant where there are several.
         verdicts: by question.
+        cell: its key.
+        data: where the questions are from, such as sample; empty where nothing is said.
 
     """
 
     benchmark: str
     name: str
     verdicts: Mapping[str, Verdict]
+    cell: str = ""
+    data: str = ""
+
+    def counted(self) -> Counted:
+        """How many there are, and how good."""
+        points = [verdict.points for verdict in self.verdicts.values()]
+        score = math.fsum(points) / len(points) if points else 0.0
+        return Counted(self.name, self.cell, len(points), sum(v.correct for v in self.verdicts.values()), score)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counted:
+    """A set of answers without the answers.
+
+    Attributes:
+        name: as of its answers.
+        cell: key.
+        questions: how many it answers.
+        right: how many of them rightly.
+        score: the mean of its scores; that of right answers is their share.
+
+    """
+
+    name: str
+    cell: str
+    questions: int
+    right: int
+    score: float
 
     @property
     def accuracy(self) -> float:
         """Share of right answers; 0 of none."""
-        return sum(v.correct for v in self.verdicts.values()) / len(self.verdicts) if self.verdicts else 0.0
+        return self.right / self.questions if self.questions else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,12 +71,33 @@ class Matrix:
         benchmark: whose questions they are.
         sets: at least two, in the order of the results.
         pairs: each set with each later one, by their places.
+        data: where the questions are from; sample where those of any set are.
 
     """
 
     benchmark: str
-    sets: tuple[Answers, ...]
+    sets: tuple[Counted, ...]
     pairs: Mapping[tuple[int, int], Comparison]
+    data: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As files and exports have it: ``first`` and ``second`` of a pair count from 0 in ``sets``."""
+        return {
+            "benchmark": self.benchmark,
+            "data": self.data or None,
+            "sets": [dataclasses.asdict(one) for one in self.sets],
+            "pairs": [_plain(first, second, found) for (first, second), found in self.pairs.items()],
+        }
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Matrix:
+        """What ``to_json`` made."""
+        return cls(
+            said["benchmark"],
+            tuple(Counted(**one) for one in said["sets"]),
+            {(pair["first"], pair["second"]): _comparison(pair) for pair in said["pairs"]},
+            said["data"] or "",
+        )
 
     def with_reference(self, place: int) -> Comparison | None:
         """How a set compares with the reference; None for the reference itself."""
@@ -79,7 +133,34 @@ def matrices(found: Iterable[Answers]) -> list[Matrix]:
     return [_matrix(benchmark, sets) for benchmark, sets in groups.items() if len(sets) > 1]
 
 
+def _plain(first: int, second: int, found: Comparison) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
+    return {
+        "first": first,
+        "second": second,
+        "n": found.n,
+        "same": found.same,
+        "agreement": found.agreement if found.n else None,
+        "lost": found.lost,
+        "gained": found.gained,
+        "p_value": found.p_value if found.n else None,
+        "difference": found.difference if found.n else None,
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def _comparison(pair: Mapping[str, Any]) -> Comparison:
+    found = Comparison(pair["n"], pair["same"], pair["lost"], pair["gained"], 1.0)
+    if not found.n:
+        return found
+    interval = (pair["ci_low"], pair["ci_high"])
+    return dataclasses.replace(found, p_value=pair["p_value"], difference=pair["difference"], interval=interval)
+
+
 def _matrix(benchmark: str, sets: list[Answers]) -> Matrix:
     numbered = combinations(enumerate(sets), 2)
     pairs = {(i, j): compare(one.verdicts, other.verdicts) for (i, one), (j, other) in numbered}
-    return Matrix(benchmark, tuple(sets), pairs)
+    origins = {answers.data for answers in sets}
+    data = SAMPLE if SAMPLE in origins else ", ".join(sorted(origins - {""}))
+    return Matrix(benchmark, tuple(answers.counted() for answers in sets), pairs, data)

@@ -1,10 +1,19 @@
-"""Do two sets of answers to the same questions agree, and is one of them better?"""
+"""Do two sets of answers to the same questions agree, and is one of them better?
+
+What both were asked is compared question by question: how hard the questions are cancels out, so that the difference of
+two scores is known far better than either score.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+
+from pytest_kitt.measure.means import clustered_interval, mean
+
+_Z = 1.959963984540054
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -14,11 +23,20 @@ class Verdict:
     Attributes:
         answer: what was said, in the form in which answers are compared; None, when nothing came, is like no other.
         correct: whether it is right.
+        score: how good it is; 1 or 0 where nothing else is said.
+        cluster: what its question belongs to; empty where it stands for itself.
 
     """
 
     answer: Hashable
     correct: bool
+    score: float | None = None
+    cluster: str = ""
+
+    @property
+    def points(self) -> float:
+        """The score, whoever said it."""
+        return float(self.correct) if self.score is None else self.score
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +49,8 @@ class Comparison:
         lost: how many the first has right and the second wrong.
         gained: how many the first has wrong and the second right.
         p_value: of McNemar's exact test, that losses and gains are equally likely.
+        difference: mean score of the second less that of the first, over these questions; 0 of none.
+        interval: of the difference, 95 %; None of no question.
 
     """
 
@@ -39,6 +59,8 @@ class Comparison:
     lost: int
     gained: int
     p_value: float
+    difference: float = 0.0
+    interval: tuple[float, float] | None = None
 
     @property
     def agreement(self) -> float:
@@ -57,7 +79,31 @@ def compare(first: Mapping[str, Verdict], second: Mapping[str, Verdict]) -> Comp
     same = sum(a.answer == b.answer is not None for a, b in both)
     lost = sum(a.correct and not b.correct for a, b in both)
     gained = sum(b.correct and not a.correct for a, b in both)
-    return Comparison(len(both), same, lost, gained, mcnemar(lost, gained))
+    differences = [b.points - a.points for a, b in both]
+    interval = difference_interval(differences, [a.cluster for a, _ in both], _reach(both)) if both else None
+    value = mean(differences) if both else 0.0
+    return Comparison(len(both), same, lost, gained, mcnemar(lost, gained), value, interval)
+
+
+def difference_interval(differences: Sequence[float], clusters: Sequence[str], reach: float) -> tuple[float, float]:
+    """The 95 % interval of a mean of paired differences, none of which lies further from 0 than ``reach``.
+
+    Of right and wrong answers (-1, 0, 1) it is Agresti and Min's (2005): half a question more in each of the four
+    cells. Of other scores, and where questions belong together, that of their mean by its (clustered) error.
+    """
+    n = len(differences)
+    if any(clusters):
+        return clustered_interval(differences, clusters, (-reach, reach))
+    if any(one not in (-1, 0, 1) for one in differences):
+        return clustered_interval(differences, range(n), (-reach, reach))
+    flips, value = sum(map(abs, differences)), math.fsum(differences) / (n + 2)
+    half = _Z * math.sqrt((flips + 1) / (n + 2) - value**2) / math.sqrt(n + 2)
+    return max(-1.0, value - half), min(1.0, value + half)
+
+
+def _reach(both: Sequence[tuple[Verdict, Verdict]]) -> float:
+    """How far two scores can lie apart: shares by 1, points of a hundred, which may be negative, by 200."""
+    return 1.0 if all(0 <= one.points <= 1 for pair in both for one in pair) else 200.0
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from pytest_kitt.measure.metrics import Better
 
 Outcome = Literal["passed", "failed", "inconclusive", "invalid", "error", "skipped"]
+SAMPLE = "sample"  # of data: the few questions that ship with an evaluation, none of its dataset
 NOT_FINISHED = "the item has not ended"
 RunStatus = Literal["running", "passed", "failed", "error", "interrupted"]
 

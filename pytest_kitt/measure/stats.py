@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from statistics import NormalDist
 from typing import Self
 
 from pytest_kitt.errors import InvalidMeasurement, UnknownName, nearest
@@ -23,6 +24,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 MIN_TAIL_TO_REPORT = 1
 MIN_TAIL_TO_JUDGE = 5
 EXACT_VALUES = 1_000_000
+_SUMMED_DEGREES = 2000
 _ROUNDING = 1e-9  # 100 * (1 - 0.99) is a hair above or below 1 in binary
 
 
@@ -223,9 +225,9 @@ class Tally:
         return Distribution(name, array("d", [key / 1e3 for key in keys]), array("q", map(self._counts.get, keys)))  # type: ignore[arg-type]  # every key has its count
 
 
-def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson 1927), 95 % by default."""
-    if n < 1:
+def wilson(successes: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927), 95 % by default; n may be an effective sample size."""
+    if n <= 0:
         raise ValueError("no samples")
     share = successes / n
     centre = share + z * z / (2 * n)
@@ -238,10 +240,14 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
 def student_t(degrees: int, within: float = 0.95) -> float:
     """The t below which, in absolute value, Student's distribution lies with the given probability.
 
-    Its integral is a finite sum for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
+    Its integral is a finite sum for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4); where that is
+    long, its expansion by the normal distribution (26.7.5) is the same to nine digits.
     """
     if degrees < 1:
         raise ValueError("no degrees of freedom")
+    if degrees > _SUMMED_DEGREES:
+        z = NormalDist().inv_cdf((1 + within) / 2)
+        return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
     low, high = 0.0, 1.0
     while _within_t(high, degrees) < within:
         high *= 2

@@ -23,6 +23,7 @@ def lines(connection: sa.Connection, ref: str, *, samples: bool = False) -> Iter
     found = document.read(connection, ref, every_attempt=True)
     cells: list[dict[str, Any] | None] = [*document.cells(found)]
     parts: Mapping[str, Iterable[Any] | None] = {
+        "agreements": [matrix.to_json() for matrix in document.agreements(connection, found["run"]["id"])],
         "cells": cells,
         "events": document.events(connection, found["run"]["id"]),
         "results": (

@@ -6,16 +6,19 @@ a file travels further than the store.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pytest_kitt.measure.consistency import Matrix
 from pytest_kitt.settings import masked_pairs, masked_words
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 SCHEMA = 1
+AGREEMENTS = "agreements"  # the kind of event that keeps them for a run that was imported without its answers
 _MAX_WHOLE = 1 << 63
 _RUN = ("id", "started_at", "finished_at", "status", "exit_status", "suite", "synthetic", "toy", "kitt_version")
 _CELL = (
@@ -47,7 +50,18 @@ def events(connection: sa.Connection, run_id: str) -> list[dict[str, Any]]:
     from pytest_kitt.store import reader
 
     found: list[dict[str, Any]] = clean(reader.read_events(connection, run_id))
-    return found
+    return [event for event in found if event["kind"] != AGREEMENTS]
+
+
+def agreements(connection: sa.Connection, run_id: str) -> list[Matrix]:
+    """Do the answers of a run agree? By its stored answers, or where it was imported without them as was said then."""
+    from pytest_kitt.report import agreement
+    from pytest_kitt.store import reader
+
+    found = reader.show_run(connection, run_id)
+    matrices = agreement.read(clean(found["results"]), functools.partial(reader.read_samples, connection))
+    said = [event["payload"] for event in reader.read_events(connection, run_id) if event["kind"] == AGREEMENTS]
+    return matrices or [Matrix.from_json(one) for payload in said for one in payload["agreements"]]
 
 
 def clean(value: Any) -> Any:

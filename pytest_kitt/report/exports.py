@@ -51,7 +51,7 @@ def pieces(
     if name == "md":
         from pytest_kitt.report import markdown
 
-        return iter([markdown.render(found).encode()])
+        return iter([markdown.render({**found, "agreements": document.agreements(connection, run_id)}).encode()])
     if name == "junit":
         from pytest_kitt.report import junit_xml
 

@@ -70,6 +70,7 @@ def write(
     from pytest_kitt.store import reader
 
     found = document.read(connection, run_id)
+    found["agreements"] = document.agreements(connection, run_id)
     names = {r["id"]: _output_name(number, r) for number, r in enumerate(found["results"], 1) if r["samples"]}
     _json(folder / CONFIG, config(found, settings))
     _clear(folder)
@@ -91,11 +92,16 @@ def html(connection: sa.Connection, found: Mapping[str, Any]) -> bytes:
     from pytest_kitt.report import html as browser
     from pytest_kitt.store import reader
 
+    if "agreements" not in found:
+        found = {**found, "agreements": document.agreements(connection, found["run"]["id"])}
     return browser.render(found, functools.partial(reader.read_samples, connection)).encode()
 
 
 def metrics(found: Mapping[str, Any], outputs: Mapping[int, str]) -> dict[str, Any]:
-    """metrics.json: the last attempt at each result with its cell and numbers; ``outputs`` names files by result."""
+    """metrics.json: the last attempt at each result with its cell and numbers, and whether its answers agree.
+
+    ``outputs`` names files by result.
+    """
     return {
         "schema": document.SCHEMA,
         "run": document.run(found),
@@ -104,6 +110,7 @@ def metrics(found: Mapping[str, Any], outputs: Mapping[int, str]) -> dict[str, A
             for one in found["results"]
         ],
         "aggregates": found["aggregates"],
+        "agreements": [matrix.to_json() for matrix in found["agreements"]],
     }
 
 

@@ -15,6 +15,7 @@ from pytest_kitt import shipped
 from pytest_kitt.report import agreement, charts, told
 from pytest_kitt.report.compared import compared
 from pytest_kitt.report.raw import Blocks, Looked, Questions, Timed, look, questions
+from pytest_kitt.report.scores import SAMPLE_NOTICE, between, written
 from pytest_kitt.report.tame import tame, tamed
 from pytest_kitt.report.terminal import SYNTHETIC_NOTICE, TOY_NOTICE, scaled
 from pytest_kitt.report.told import Told
@@ -85,6 +86,12 @@ class CellShown:
     shown: Sequence[Shown]
     repeats: Sequence[Repeated]
 
+    @property
+    def scored(self) -> bool:
+        """Whether some results have a score that no column of their own shows."""
+        own = {name for name, _, _ in self.columns}
+        return any(score.number.name not in own for one in self.results for score in one.scores.whole[:1])
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Repeated:
@@ -96,7 +103,10 @@ class Repeated:
 
 
 def render(found: Mapping[str, Any], blocks: Blocks) -> str:
-    """The report of a run: ``found`` as ``reader.show_run`` gives it, ``blocks`` the raw samples of a result."""
+    """The report of a run: ``found`` as ``reader.show_run`` gives it, ``blocks`` the raw samples of a result.
+
+    ``agreements`` in ``found`` are the matrices of its answers, where there are any.
+    """
     run = {**tamed(found["run"]), "command": _command(found["run"]["argv"], _ARGV_CHARS)}
     share = Share.among(len(found["results"]))
     places: dict[tuple[str, str, str], int] = {}
@@ -116,8 +126,7 @@ def render(found: Mapping[str, Any], blocks: Blocks) -> str:
         "notices": _notices(run, results),
         "compared": compared(results),
         "agreements": [
-            (tamed(agreement.rows(m), _TEXT_CHARS), agreement.left_out(m))
-            for m in agreement.read(found["results"], blocks)
+            (tamed(agreement.rows(m), _TEXT_CHARS), agreement.left_out(m)) for m in found.get("agreements", ())
         ],
     }
     return _fitting_page(page, results)
@@ -163,8 +172,9 @@ def _notices(run: Mapping[str, Any], results: Sequence[Told]) -> list[tuple[str,
     drifting = [one for one in results if one.drift]
     where = "1 result" if len(drifting) == 1 else f"{len(drifting)} results"
     drifts = f"not as the model asks for ({where}): {drifting[0].drift}" if drifting else ""
+    sampled = [one for one in results if one.scores.sample]
     found = [("Toy", TOY_NOTICE, run["toy"]), ("Synthetic", SYNTHETIC_NOTICE, run["synthetic"])]
-    more = [("Not certified", record, believed), ("Prompts", drifts, drifting)]
+    more = [("Sample", SAMPLE_NOTICE, sampled), ("Not certified", record, believed), ("Prompts", drifts, drifting)]
     return [(word, text) for word, text, said in [*found, *more] if said]
 
 
@@ -282,7 +292,7 @@ def _environment() -> Any:
         "outcomes": told.OUTCOMES,
         "stat_names": told.STATS,
     }
-    environment.filters |= {"scaled": scaled, "tick": _tick}
+    environment.filters |= {"scaled": scaled, "tick": _tick, "written": written, "between": between}
     return environment
 
 

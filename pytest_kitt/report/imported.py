@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import ConfigDict, Field
 from pytest_kitt.errors import UserError
 from pytest_kitt.measure.metrics import Better
 from pytest_kitt.measure.results import Outcome
+from pytest_kitt.report.document import AGREEMENTS
 from pytest_kitt.store import schema
 
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", max_length=40)]
@@ -112,6 +114,35 @@ class _Samples(_Strict):
     base64: str
 
 
+class _Set(_Strict):
+    name: str
+    cell: str
+    questions: Index
+    right: Index
+    score: float
+
+
+class _Pair(_Strict):
+    first: Index
+    second: Index
+    n: Index
+    same: Index
+    agreement: float | None
+    lost: Index
+    gained: Index
+    p_value: float | None
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+
+
+class _Agreement(_Strict):
+    benchmark: str
+    data: str | None
+    sets: Annotated[list[_Set], Field(min_length=2)]
+    pairs: list[_Pair]
+
+
 class _Machine(pydantic.BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     key: Key
@@ -125,6 +156,7 @@ class _Document(_Strict):
     cells: list[_Cell]
     results: list[_Result]
     events: list[_Event]
+    agreements: list[_Agreement] = []  # not in every export
     samples: list[_Samples] | None
 
 
@@ -166,11 +198,22 @@ def _require_sound(document: _Document, path: Path) -> None:
         raise UserError(f"{path}: a result names a cell that the document does not have")
     if any(block.result >= len(document.results) for block in document.samples or ()):
         raise UserError(f"{path}: raw samples name a result that the document does not have")
+    if any(_lacks_pairs(matrix) for matrix in document.agreements):
+        raise UserError(f"{path}: agreements do not have each two sets of answers once, with their numbers")
     try:
         for block in document.samples or ():
             base64.b64decode(block.base64, validate=True)
     except binascii.Error as error:
         raise UserError(f"{path}: raw samples are no base64: {error}") from error
+
+
+def _lacks_pairs(matrix: _Agreement) -> bool:
+    """Whether two of its sets are not compared, or a comparison of questions has no numbers."""
+    found = [(pair.first, pair.second) for pair in matrix.pairs]
+    numbers = (
+        one for pair in matrix.pairs if pair.n for one in (pair.p_value, pair.difference, pair.ci_low, pair.ci_high)
+    )
+    return found != list(combinations(range(len(matrix.sets)), 2)) or None in numbers
 
 
 def _insert(connection: sa.Connection, document: _Document) -> None:
@@ -197,6 +240,10 @@ def _insert(connection: sa.Connection, document: _Document) -> None:
         connection.execute(schema.samples.insert().values(result_id=results[block.result], **plain))
     for event in document.events:
         _add(connection, schema.events, event.model_dump(), run["id"])
+    if document.samples is None and document.agreements:
+        said = {"agreements": [matrix.model_dump() for matrix in document.agreements]}
+        kept = {"at": run["finished_at"] or run["started_at"], "kind": AGREEMENTS, "payload": said}
+        _add(connection, schema.events, kept, run["id"])
 
 
 def _cell_row(cell: _Cell) -> dict[str, Any]:

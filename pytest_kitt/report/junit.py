@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pytest_kitt.measure.results import CellFacts, Measurement
+from pytest_kitt.report import scores
+
+DATA = "kitt.data"
 
 
 def properties(measurements: Iterable[Measurement]) -> list[tuple[str, object]]:
     """The numbers as (name, decimal)."""
     return [(f"kitt.{m.key}", decimal(m.value)) for m in measurements]
+
+
+def data_properties(params: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Where the questions of the scores are from, so that a sample is not taken for the dataset."""
+    return [(DATA, origin)] if (origin := scores.data(params)) else []
 
 
 def cell_properties(cell: CellFacts) -> list[tuple[str, object]]:

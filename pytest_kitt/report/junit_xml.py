@@ -79,6 +79,7 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
             yield f"kitt.{lead}certified", str(not value.get("broken")).lower()
     if result["outcome"] != "invalid":
         yield from junit.properties(Measurement(**metric) for metric in result["metrics"])
+        yield from junit.data_properties(result["params"])
     if result["cell"]:
         yield from junit.cell_properties(CellFacts(**result["cell"]))
 

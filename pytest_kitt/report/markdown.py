@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_kitt.measure.consistency import Matrix
 from pytest_kitt.measure.results import Result
-from pytest_kitt.report import terminal
+from pytest_kitt.report import agreement, scores, terminal
 from pytest_kitt.report.terminal import printable
 
 MAX_BYTES = 1_000_000  # GitHub takes 1 MiB
@@ -37,7 +38,7 @@ def render(found: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> str:
     if room < 0:
         raise ValueError(f"{max_bytes} bytes are too few for the summary of a run")
     kept: list[str] = []
-    for line in _body(results):
+    for line in (*_agreements(found.get("agreements", ())), *_body(results)):
         room -= len(line.encode()) + 1
         if room < 0:
             kept.append(rest)
@@ -70,7 +71,7 @@ def _head(run: Mapping[str, Any], results: Sequence[Result]) -> Iterator[str]:
     suite = f", suite {code(run['suite'])}" if run["suite"] else ""
     yield f"Run `{run['id']}`{suite}: **{run['status']}**, started {run['started_at']}, kitt {run['kitt_version']}.\n"
     notices = (("toy", terminal.TOY_NOTICE), ("synthetic", terminal.SYNTHETIC_NOTICE))
-    for notice in (text for name, text in notices if run[name]):
+    for notice in [*(text for name, text in notices if run[name]), *terminal.sample_notices(results)]:
         yield f"> **Note:** {notice}.\n"
 
 
@@ -82,6 +83,19 @@ def _body(results: Sequence[Result]) -> Iterator[str]:
         yield from _reason(result)
     for title in dict.fromkeys(map(terminal.cell_title, results)):
         yield from _cell(title, [result for result in results if terminal.cell_title(result) == title])
+
+
+def _agreements(matrices: Iterable[Matrix]) -> Iterator[str]:
+    """A table for each benchmark whose answers can be compared."""
+    for number, matrix in enumerate(matrices):
+        if not number:
+            yield "### Do the answers agree?\n"
+        head, *rows = agreement.rows(matrix)
+        yield _row([code(head[0]).replace("|", "\\|"), *head[1:]])
+        yield _row([_LEFT, *[_RIGHT] * (len(head) - 1)])
+        for name, *numbers in rows:
+            yield _row([code(name).replace("|", "\\|"), *numbers])
+        yield f"\nand {left} more\n" if (left := agreement.left_out(matrix)) else ""
 
 
 def _reason(result: Result) -> Iterator[str]:
@@ -110,6 +124,10 @@ def _cell(title: str, results: Sequence[Result]) -> Iterator[str]:
 def _below(results: Sequence[Result]) -> Iterator[str]:
     for result, text in terminal.own_metrics(results):
         yield f"{code(terminal.item_label(result))}: {code(text, _MAX_REASON_CHARS)}"
+    for result in results:
+        told = scores.of(result.params, result.metrics)
+        for line in (*told.lines(), *told.more):
+            yield f"{code(terminal.item_label(result))}: {code(line, _MAX_REASON_CHARS)}"
     if line := terminal.all_certified(results):
         yield line
     for result in results:

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pytest_kitt.report import document
+from pytest_kitt.measure.results import Measurement
+from pytest_kitt.report import document, scores
 
 _RUN = ("id", "status", "started_at")
 _RESULT = ("benchmark", "version", "category", "outcome", "attempt", "nodeid", "key")
@@ -20,6 +21,7 @@ _HEAD = (
     *("cell" if name == "id" else "cell_key" if name == "key" else name for name in _CELL),
     *("model" if name == "name" else f"model_{name}" for name in _MODEL),
     "certified",
+    "data",
     *("metric" if name == "name" else name for name in _METRIC),
 )
 _WIDE = ("\uff1d", "\uff0b", "\uff0d", "\uff20")  # which some spreadsheets take for the same
@@ -43,9 +45,12 @@ def lines(found: Mapping[str, Any]) -> Iterator[bytes]:
             *(cell.get(name) for name in _CELL),
             *(model.get(name) for name in _MODEL),
         ]
+        told = scores.of(result["params"], [Measurement(**metric) for metric in result["metrics"]]).names
+        origin = scores.data(result["params"]) or None
         for metric in result["metrics"] or [{}]:
             label = metric.get("name", "").rpartition(".")[0]
-            yield _line((*lead, document.certified(result, label), *(metric.get(name) for name in _METRIC)))
+            facts = (document.certified(result, label), origin if metric.get("name") in told else None)
+            yield _line((*lead, *facts, *(metric.get(name) for name in _METRIC)))
 
 
 def _line(values: tuple[Any, ...]) -> bytes:

@@ -12,7 +12,7 @@ from pytest_kitt.measure.metrics import BY_NAME, is_good
 from pytest_kitt.measure.records import CODEC, RequestTable
 from pytest_kitt.measure.results import Block
 from pytest_kitt.measure.stats import Distribution, percentile
-from pytest_kitt.report import document
+from pytest_kitt.report import document, scores
 from pytest_kitt.report.junit_xml import address
 
 VERSION = "5.1.0"  # of pytest-benchmark, whose form this is
@@ -84,6 +84,7 @@ def _benchmark(
             "metric": f"{own}{_TIME}",
             "toy": cell.get("toy", False),
             "synthetic": cell.get("synthetic", False),
+            "data": scores.data(result["params"]) or None,
             "metrics": {_key(m): m["value"] for m in result["metrics"]},
         },
         "options": {

@@ -12,6 +12,7 @@ from pytest_kitt.matrix import Cell
 from pytest_kitt.measure.metrics import BY_NAME
 from pytest_kitt.measure.repeats import Aggregate, Spread, aggregates, repeats
 from pytest_kitt.measure.results import Measurement, Result, label
+from pytest_kitt.report import scores
 from pytest_kitt.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,10 +69,15 @@ def summary(reporter: pytest.TerminalReporter, cells: Sequence[Cell], results: S
         _write_cell(reporter, title, mine)
         if reporter.verbosity > 0:
             _write_all_metrics(reporter, mine)
-    for notice in _notices(cells):
+    for notice in [*_notices(cells), *sample_notices(results)]:
         reporter.write_line(f"Note: {notice}.", yellow=True)
     if not quiet:
         reporter.write_line(where)
+
+
+def sample_notices(results: Iterable[Result]) -> list[str]:
+    """What must be known where a score is of a sample."""
+    return [scores.SAMPLE_NOTICE] if any(scores.is_sample(r.params) for r in results) else []
 
 
 def kept(reporter: pytest.TerminalReporter, engine: Kept) -> None:
@@ -182,6 +188,10 @@ def _write_cell(reporter: pytest.TerminalReporter, title: str, results: Sequence
         _write_line(reporter, f"  {line}".rstrip(), bold=True)
     for result, text in own_metrics(results):
         _write_line(reporter, f"  {item_label(result)}: {text}")
+    for result in results:
+        told = scores.of(result.params, result.metrics)
+        for line in (*told.lines(), *told.more):
+            _write_line(reporter, f"  {item_label(result)}: {line}")
     if line := all_certified(results):
         _write_line(reporter, f"  {line}")
     for result in results:
@@ -238,9 +248,10 @@ def _by_load(result: Result) -> dict[str, dict[tuple[str, str], Measurement]]:
 
 
 def own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
-    """What a test recorded beside the standard metrics, unless the columns show it."""
+    """What a test recorded beside the standard metrics and the scores of an evaluation, unless the columns show it."""
     for result in results:
-        own = [m for m in result.metrics if m.name.rpartition(".")[2] not in BY_NAME and m.name not in _SHOWN_NAMES]
+        told = _SHOWN_NAMES | scores.of(result.params, result.metrics).names
+        own = [m for m in result.metrics if m.name.rpartition(".")[2] not in BY_NAME and m.name not in told]
         if own:
             more = f", and {len(own) - _MOST_OWN} more" if len(own) > _MOST_OWN else ""
             yield result, ", ".join(f"{m.key} {_value(m)}{_interval(m)}" for m in own[:_MOST_OWN]) + more
@@ -249,11 +260,12 @@ def own_metrics(results: Iterable[Result]) -> Iterable[tuple[Result, str]]:
 def _write_all_metrics(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
     """A line per metric with all of its statistics."""
     for result in results:
+        told = scores.of(result.params, result.metrics)
         _write_line(reporter, f"  {item_label(result)}")
         for name in dict.fromkeys(m.name for m in result.metrics):
             mine = [m for m in result.metrics if m.name == name]
             stats = ", ".join(f"{'' if m.stat == 'value' else m.stat + ' '}{_value(m)}{_interval(m)}" for m in mine)
-            _write_line(reporter, f"    {name}: {stats} (n={mine[0].n})")
+            _write_line(reporter, f"    {name}: {stats} ({told.counted(mine[0])})")
 
 
 def _certificates(result: Result) -> Iterable[tuple[str, Mapping[str, Any], int]]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from pytest_kitt.load import certificate as bounds
 from pytest_kitt.measure.metrics import BY_NAME
-from pytest_kitt.measure.results import label
+from pytest_kitt.measure.results import Measurement, label
+from pytest_kitt.report import scores
+from pytest_kitt.report.scores import Scores
 from pytest_kitt.report.terminal import drift, scaled
 
 OUTCOMES = ("failed", "invalid", "error", "inconclusive", "skipped", "passed")
@@ -25,6 +27,7 @@ COLUMNS = (
     ("request_rps", "value", "Requests"),
     ("requests_failed", "value", "Failed"),
 )
+_FIELDS = tuple(field.name for field in dataclasses.fields(Measurement))
 _ASKED = ("load", "workload", "stop", "api")
 
 
@@ -57,6 +60,7 @@ class Load:
         spec: load, workload, stop and API, as far as stored; empty without a load.
         params: all of its parameters but the certificate.
         numbers: by metric and statistic.
+        apart: names of metrics that are told elsewhere.
         facts: of its certificate.
         broken: bounds that do not hold.
         cure: what to do about them.
@@ -67,6 +71,7 @@ class Load:
     spec: Mapping[str, str]
     params: Mapping[str, Any]
     numbers: Mapping[tuple[str, str], Number]
+    apart: frozenset[str]
     facts: tuple[Fact, ...]
     broken: tuple[str, ...]
     cure: str
@@ -84,7 +89,7 @@ class Load:
     @property
     def single(self) -> list[str]:
         """Metrics of one number."""
-        return [name for name in self._names if (name, "value") in self.numbers]
+        return [name for name in self._names if (name, "value") in self.numbers and name not in self.apart]
 
     @property
     def stats(self) -> list[str]:
@@ -113,6 +118,7 @@ class Told:
         place: number of the cell among the cells of the page.
         outcome: one of the six.
         reason: why.
+        scores: of its answers.
         loads: at least one.
         result: all of it, as the reader gave it.
 
@@ -124,6 +130,7 @@ class Told:
     place: int
     outcome: str
     reason: str
+    scores: Scores
     loads: tuple[Load, ...]
     result: Mapping[str, Any]
 
@@ -152,6 +159,7 @@ def told(result: Mapping[str, Any], place: int) -> Told:
     """One result of ``reader.show_run``."""
     cell = result["cell"]
     name = label(result["benchmark"], result["nodeid"], cell["id"] if cell else None)
+    answered = scores.of(result["params"], [Measurement(**{f: m[f] for f in _FIELDS}) for m in result["metrics"]])
     attempt = f" (attempt {result['attempt']})" if result["attempt"] > 1 else ""
     return Told(
         id=int(result["id"]),
@@ -160,7 +168,8 @@ def told(result: Mapping[str, Any], place: int) -> Told:
         place=place,
         outcome=str(result["outcome"]),
         reason=str(result["reason"]).removeprefix("InvalidMeasurement: "),
-        loads=tuple(_loads(result)),
+        scores=answered,
+        loads=tuple(_loads(result, answered.names)),
         result=result,
     )
 
@@ -171,17 +180,19 @@ def columns(results: Iterable[Told]) -> list[tuple[str, str, str]]:
     return [column for column in COLUMNS if column[:2] in there]
 
 
-def _loads(result: Mapping[str, Any]) -> Iterable[Load]:
+def _loads(result: Mapping[str, Any], apart: frozenset[str]) -> Iterable[Load]:
     params = result["params"]
     labels = list(dict.fromkeys(["", *(key.rpartition(".")[0] for key in params if _last(key) == "load")]))
     if "load" not in params and len(labels) > 1 and not any(_label_of(m, labels) == "" for m in result["metrics"]):
         labels.remove("")
     for name in labels:
         mine = [m for m in result["metrics"] if _label_of(m, labels) == name]
-        yield _load(name, _params_of(params, name, labels), mine, timed=result["category"] != "quality")
+        yield _load(name, _params_of(params, name, labels), mine, apart, timed=result["category"] != "quality")
 
 
-def _load(name: str, params: Mapping[str, Any], found: Sequence[Mapping[str, Any]], *, timed: bool) -> Load:
+def _load(
+    name: str, params: Mapping[str, Any], found: Sequence[Mapping[str, Any]], apart: frozenset[str], *, timed: bool
+) -> Load:
     certificate = params.get("certificate")
     certificate = certificate if timed and isinstance(certificate, dict) else {}
     lead = f"{name}." if name else ""
@@ -189,6 +200,7 @@ def _load(name: str, params: Mapping[str, Any], found: Sequence[Mapping[str, Any
         label=name,
         spec={key: str(params[key]) for key in _ASKED if key in params},
         params={key: value for key, value in params.items() if key not in ("certificate", "blocks", *_ASKED)},
+        apart=apart,
         numbers={(m["name"].removeprefix(lead), m["stat"]): _number(m) for m in found},
         facts=tuple(_facts(certificate)) if certificate else (),
         broken=tuple(map(str, certificate.get("broken", ()))),

@@ -14,11 +14,12 @@ def test_consistency(kitt_evaluate: Any, concurrency: int) -> None:
 
     How: the first 150 questions of `--kitt-prompts`, by default the tiny model's own, so many under way at any time.
     When the run has ended, every two sets of answers to the same questions are compared, question by question; the
-    first cell one at a time is the reference. The table stands at the end of the terminal's output and in the HTML
-    report.
+    first cell one at a time is the reference. The table stands at the end of the terminal's output, in the HTML
+    report and in `kitt results show`.
     Metrics: as of `exact_match`. The table has for each set its accuracy, the answers that were right in the reference
     and are wrong here (lost), the other way round (gained), the probability of flips as uneven as these by McNemar's
-    exact test, and the share of questions that each two sets answer alike.
+    exact test, the difference of the accuracies with its interval, and the share of questions that each two sets
+    answer alike.
     Passes: when questions are answered; whether the sets agree is judged by `--kitt-consistency=0.98`, over the whole
     run: every set must answer at least so many questions as the reference does, else the session fails.
     Invalid: when not one question is answered.

@@ -10,6 +10,7 @@ import yaml
 
 from pytest_kitt.errors import UserError
 from pytest_kitt.evals import card as cards
+from pytest_kitt.evals.data import Subset
 from pytest_kitt.evals.prompts import Renderer
 
 _GOOD: dict[str, Any] = {
@@ -58,6 +59,8 @@ def test_mmlu_has_57_subjects_each_in_one_group() -> None:
     "changes, words",
     [
         ({"promt": "x"}, "mine.kitt.yaml:10: unknown key 'promt'; did you mean 'prompt'?"),
+        ({"clustr": "passage_id"}, "mine.kitt.yaml:10: unknown key 'clustr'; did you mean 'cluster'?"),
+        ({"cluster": 7}, ":10: key 'cluster': Input should be a valid string"),
         ({"fewshot": {"cuont": 1}}, ":11: unknown key 'fewshot.cuont'; did you mean 'count'?"),
         ({"filters": {"a": [{"filter": "regex", "patern": "x"}]}}, "unknown key 'filters.a.0.patern'; did you mean"),
         ({"metrics": [{"metric": "acuracy"}]}, ":9: key 'metrics.0.metric': Input should be 'acc'"),
@@ -111,3 +114,31 @@ def test_more_examples_need_a_source(tmp_path: Path) -> None:
     """A card that names none takes none."""
     with pytest.raises(UserError, match="says nowhere where worked examples come from"):
         cards.read(_write(tmp_path)).with_shots(2)
+
+
+def _clusters(folder: Path, expression: str, rows: list[dict[str, Any]]) -> list[str]:
+    """What the questions of such rows belong to."""
+    path = _write(folder, cluster=expression)
+    filled = [{"question": "?", "answer": "!", **row} for row in rows]
+    renderer = Renderer(cards.read(path), str(path))
+    return [question.cluster for question in renderer.questions(Subset("maths", filled, ()))]
+
+
+def test_a_question_belongs_to_what_its_card_says(tmp_path: Path) -> None:
+    """A text, a number or a list; the text of a passage is known by its hash; without the key each stands alone."""
+    passages = [{"passage": "p" * 5000}, {"passage": "p" * 5000}, {"passage": "q" * 5000}]
+    first, again, other = _clusters(tmp_path, "passage", passages)
+    assert first == again != other
+    assert len(first) == len("sha256:") + 64
+    assert _clusters(tmp_path, "id", [{"id": 0}, {"id": "a"}]) == ["0", "a"]
+    assert _clusters(tmp_path, "[config, id]", [{"id": 3}]) == ["['maths', 3]"]
+    assert _clusters(tmp_path, "", [{"id": 3}]) == [""]
+
+
+@pytest.mark.parametrize("value", [None, "", 1.5, {}, []])
+def test_a_question_that_belongs_to_nothing_is_told(tmp_path: Path, value: object) -> None:
+    """Left alone it would make the others look surer than they are."""
+    with pytest.raises(UserError, match=r"yaml: cluster: question 1 belongs to .*; expected a text"):
+        _clusters(tmp_path, "id", [{"id": 1}, {"id": value}])
+    with pytest.raises(UserError, match=r"mine\.kitt\.yaml: cluster: .*the row has: "):
+        _clusters(tmp_path, "passage_id", [{"id": 1}])

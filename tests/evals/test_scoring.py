@@ -17,6 +17,7 @@ from pytest_kitt.evals.card import MetricCard
 from pytest_kitt.evals.prompts import Question
 from pytest_kitt.evals.scoring import Response, Scored, Scores
 from pytest_kitt.evals.subset import choose
+from pytest_kitt.measure.stats import wilson
 
 _MULTIPLE = [n for n in cards.shipped_names() if cards.read(cards.find(n)).compares]
 
@@ -148,6 +149,39 @@ def test_several_configs_count_by_their_size() -> None:
         "acc_anatomy": 0.5,
         "acc_virology": 0.75,
     }
+
+
+def test_questions_that_belong_together_make_a_group() -> None:
+    """Four passages, each all right or all wrong: the error is that of four scores, and so is the interval's width."""
+    scores = [Scored(Question(str(n), "", ("",), cluster=f"p{n // 5}"), Response(), {"acc": n < 15}) for n in range(20)]
+    found = Scores(cards.read(cards.find("piqa")), scores)["acc"]
+    assert (found.value, found.n, found.method) == (0.75, 20, "clustered")
+    assert found.stderr == pytest.approx(statistics.stdev([1, 1, 1, 0]) / 2)
+    assert found.interval == pytest.approx(wilson(0.75 * 3, 3, 3.182446305284263))  # three questions have that error
+    alone = Scores(cards.read(cards.find("piqa")), scores[:5])["acc"]
+    assert (alone.value, alone.stderr) == (1.0, None)
+    assert alone.interval == pytest.approx(wilson(1, 1))
+    assert scores[0].to_row()["cluster"] == "p0"
+    assert "cluster" not in Scored(Question("0", "", ("",)), Response(), {"acc": 1.0}).to_row()
+
+
+def test_scores_that_are_no_shares_are_bootstrapped() -> None:
+    """With the seed of the session; alike scores have Wilson's bound of what was not seen."""
+    card = cards.read(cards.find("truthfulqa_mc2"))
+    draw = random.Random(4)
+    rows = [Scored(Question(str(n), "", ("",)), Response(), {"mc2": draw.random()}) for n in range(200)]
+    found, other = Scores(card, rows, seed=1)["mc2"], Scores(card, rows, seed=2)["mc2"]
+    assert found == Scores(card, rows, seed=1)["mc2"]
+    assert (found.method, found.stderr) == ("bootstrap", other.stderr)
+    assert found.interval != other.interval
+    assert found.stderr is not None
+    assert found.interval == pytest.approx(
+        (found.value - 1.96 * found.stderr, found.value + 1.96 * found.stderr), rel=0.02
+    )
+    alike = Scores(card, [Scored(one.question, one.response, {"mc2": 0.5}) for one in rows])["mc2"]
+    unseen = wilson(0, 200)[1]
+    assert alike.interval == pytest.approx((0.5 - unseen / 2, 0.5 + unseen / 2))
+    assert alike.method == "wilson"
 
 
 def test_one_question_has_no_standard_error() -> None:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
+import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from pytest_kitt import shipped
+from pytest_kitt.cli.app import app
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import read_only
 from tests.quantized import to_q4_0
 
 SIMULATED = ("--kitt-engine=simulated", "--kitt-engine-arg=ttft_ms=1", "--kitt-engine-arg=itl_ms=0")
+
+UNSTEADY = """
+import itertools, json, pathlib
+
+CARD = {
+    "name": "unsteady", "summary": "Its filter changes from run to run", "dataset": {"path": "two.jsonl"},
+    "prompt": "{{ question }}", "answer": "question", "mode": "generate", "metrics": [{"metric": "exact_match"}],
+}
+runs = itertools.count()
+
+def test_unsteady(kitt_evaluate):
+    pathlib.Path("two.jsonl").write_text('{"question": "one"}\\n{"question": "two"}\\n')
+    steps = [{"filter": "remove", "pattern": "^.{%d}" % next(runs)}]
+    pathlib.Path("unsteady.kitt.yaml").write_text(json.dumps(CARD | {"filters": {"": steps}}))
+    kitt_evaluate("unsteady.kitt.yaml")
+"""
 
 
 def stored() -> dict[str, Any]:
@@ -24,19 +45,46 @@ def stored() -> dict[str, Any]:
 def test_levels_of_concurrency_agree(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
     """The simulated engine answers alike however many ask; the table says so, and the demand is met."""
     result = pytester.runpytest_subprocess(
-        *SIMULATED, "--kitt-suite=consistency", "--kitt-consistency=1", "--kitt-html=r.html", *workers
+        *SIMULATED,
+        "--kitt-suite=consistency",
+        "--kitt-consistency=1",
+        "--kitt-html=r.html",
+        "--kitt-output=out",
+        *workers,
     )
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
             "*= kitt consistency =*",
-            "consistency * right  questions  lost  gained  McNemar p  with 1  with 2",
-            "1 simulated-simulated c1  100.0 %        150                reference   100 %   100 %",
-            "2 simulated-simulated c8  100.0 %        150     0       0          1   100 %   100 %",
+            "consistency * right  questions  lost  gained  McNemar p * difference  with 1  with 2",
+            "1 simulated-simulated c1  100.0 %        150                reference * 100 %   100 %",
+            "2 simulated-simulated c8  100.0 %        150     0       0          1  +0.0 % ?-1.3 to +1.3 %?   100 % *",
         ]
     )
     assert result.ret == 0
     assert "Do the answers agree?" in (pytester.path / "r.html").read_text()
+    found = json.loads((pytester.path / "out" / "metrics.json").read_text())
+    schema = json.loads((shipped.SCHEMAS / "metrics.schema.json").read_bytes())
+    jsonschema.validate(found, schema, cls=jsonschema.Draft202012Validator)
+    ((pair,),) = [matrix["pairs"] for matrix in found["agreements"]]
+    assert (pair["n"], pair["agreement"], pair["lost"], pair["gained"], pair["p_value"]) == (150, 1, 0, 0, 1)
+    assert "Do the answers agree?" in (pytester.path / "out" / "summary.md").read_text()
+    told = CliRunner().invoke(app, ["results", "show", "last"]).output
+    assert re.search(r"^2 simulated-simulated c8 +100.0 % +150 +0 +0 +1 .* 100 % +100 %$", told, re.MULTILINE)
+
+
+def test_runs_agree_or_do_not(pytester: pytest.Pytester) -> None:
+    """Repeats of one benchmark are sets like any other; those that answer differently fail the session."""
+    repeated = (*SIMULATED, "--kitt-benchmark=exact_match", "--kitt-runs=2", "--kitt-consistency=0.98")
+    result = pytester.runpytest_subprocess(*repeated)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["1 simulated-simulated run1 *reference*", "2 simulated-simulated run2 *100 %*"])
+    assert result.ret == 0
+    pytester.makepyfile(test_unsteady=UNSTEADY)
+    result = pytester.runpytest_subprocess(*SIMULATED, "--kitt-runs=3", "--kitt-consistency=0.98", "test_unsteady.py")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["kitt: --kitt-consistency: *run2 answers 0 of 2 questions of unsteady as *run1 does*"])
+    assert result.ret == 1
 
 
 def test_a_quantization_shows(pytester: pytest.Pytester) -> None:

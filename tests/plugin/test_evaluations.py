@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,16 +18,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
 from pytest_kitt import evaluating, shipped
 from pytest_kitt.cards import load_engines
+from pytest_kitt.cli.app import app
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
 from pytest_kitt.load.spec import Adaptive, Closed
 from pytest_kitt.matrix import Cell
+from pytest_kitt.measure.stats import student_t, wilson
 from pytest_kitt.model.reference import ModelRef
+from pytest_kitt.report import scores
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import opened
 from tests.doubles.running import running
@@ -130,6 +136,47 @@ def test_each_question_is_stored_with_what_was_made_of_it(pytester: pytest.Pytes
     assert found["output_tps"] > 0
     assert found["empty_share"] == found["length_share"] == found["extraction_failed_strict_share"] == 0
     assert one["params"]["evaluation_version"] == "1"
+
+
+@pytest.mark.parametrize("verbosity", ["-q", "-v"])
+def test_a_sample_is_called_one_wherever_its_score_is(pytester: pytest.Pytester, verbosity: str) -> None:
+    """In the terminal however quiet, in each file that a session leaves, and in what is asked of the store later."""
+    files = ("--kitt-output=out", "--junitxml=own.xml")
+    done = run(pytester, "--kitt-offline", "--kitt-benchmark=mmlu", verbosity, *files)
+    lines = ["*mmlu: acc * % (sample of 12; 95 % *, wilson; standard error *)", "*mmlu: 5 scores of parts of it: *"]
+    done.stdout.fnmatch_lines([*lines, f"Note: {scores.SAMPLE_NOTICE}."])
+    assert ("    acc_astronomy: " in done.stdout.str()) == (verbosity == "-v")
+    assert "_stderr" not in done.stdout.str() or verbosity == "-v"
+    (one,) = shown()["results"]
+    assert one["params"]["scores"] == {"acc": "sample"}
+    out = pytester.path / "out"
+    for name in ("summary.md", "report.html"):
+        assert scores.SAMPLE_NOTICE in (out / name).read_text(encoding="utf-8")
+        assert "sample of 12" in (out / name).read_text(encoding="utf-8")
+    for path in (pytester.path / "own.xml", out / "junit.xml"):
+        assert '<property name="kitt.data" value="sample"' in path.read_text(encoding="utf-8")
+    told = CliRunner().invoke(app, ["results", "show", "last"]).output
+    assert "acc 8.3 % (sample of 12; " in told
+    assert f"sample: {scores.SAMPLE_NOTICE}" in told
+    assert re.search(r"acc_astronomy +value +0.0 % +0.0 % to 49.0 % \(wilson\) +sample of 4\n", told)
+    table = CliRunner().invoke(app, ["results", "export", "last", "--format", "csv"]).output.splitlines()
+    assert all(row["data"] == "sample" for row in csv.DictReader(table))
+
+
+def test_one_sample_of_two_evaluations_is_still_one(pytester: pytest.Pytester) -> None:
+    """Each score knows where its questions are from; the result as a whole is of the weaker."""
+    _capitals(pytester)
+    pytester.makepyfile(
+        test_it='def test_it(kitt_evaluate):\n    kitt_evaluate("mmlu")\n    kitt_evaluate("capitals.kitt.yaml")\n'
+    )
+    done = run(pytester, "--kitt-offline", "test_it.py", "-q", "--junitxml=own.xml")
+    done.stdout.fnmatch_lines(
+        ["*it: acc * % (sample of 12; *", "*it: exact_match * % (n=2; *", "Note: a score of a sample *"]
+    )
+    (one,) = shown()["results"]
+    assert one["params"]["scores"] == {"acc": "sample", "exact_match": "file"}
+    text = (pytester.path / "own.xml").read_text(encoding="utf-8")
+    assert re.findall(r'name="kitt.data" value="(\w+)"', text) == ["sample"]
 
 
 def test_an_engine_without_log_probabilities_skips_with_the_reason(pytester: pytest.Pytester) -> None:
@@ -366,6 +413,36 @@ def test_a_card_of_ones_own_is_an_item(pytester: pytest.Pytester) -> None:
     (one,) = shown()["results"]
     assert (one["benchmark"], one["category"]) == ("capitals", "quality")
     assert values(one)["exact_match"] == 0.5
+
+
+def test_questions_that_belong_together_are_stored_so(pytester: pytest.Pytester) -> None:
+    """Whole continents right or wrong: two clusters, of which much less is known than of six questions."""
+    _capitals(pytester, f"{CAPITALS}cluster: continent\n")
+    known = {
+        "France": "Paris",
+        "Spain": "Madrid",
+        "Italy": "Rome",
+        "Peru": "Lima",
+        "Chile": "Santiago",
+        "Cuba": "Havana",
+    }
+    lines = [
+        {"country": country, "capital": capital, "continent": "Europe" if n < 3 else "America"}
+        for n, (country, capital) in enumerate(known.items())
+    ]
+    (pytester.path / "capitals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = [(f"Country: {one['country']}\nCapital:", one["capital"] if n < 3 else "-") for n, one in enumerate(lines)]
+    result = run(pytester, knowing(pytester, facts), "capitals.kitt.yaml")
+    result.assert_outcomes(passed=1)
+    (one,) = shown()["results"]
+    assert {row["id"]: row["cluster"] for row in rows(one)} == {
+        str(n): line["continent"] for n, line in enumerate(lines)
+    }
+    assert one["params"]["clusters"] == 2
+    (score,) = [m for m in one["metrics"] if m["name"] == "exact_match"]
+    assert (score["value"], score["n"], score["method"]) == (0.5, 6, "clustered")
+    assert (score["ci_low"], score["ci_high"]) == pytest.approx(wilson(0.5, 1, student_t(1)))
+    assert values(one)["exact_match_stderr"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
