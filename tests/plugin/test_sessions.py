@@ -227,9 +227,10 @@ def test_without_docker_and_gpu_a_matrix_is_shown(pytester: pytest.Pytester, mon
     absent = "*Docker is not there: no /nonexistent/docker.sock; *--kitt-runtime=*embedded*"
     named = "kitt image: llama_cpp in mine:1 (--kitt-image)"
     flags = ("--kitt-suite=quick", "--kitt-engine=llama_cpp,exllamav2,simulated", "--kitt-image=llama_cpp=mine:1")
-    for first, last in (("--collect-only", "simulated-*4 items"), ("--kitt-dry-run", f"llama_cpp-tiny{absent}")):
+    shown = (("--collect-only", "simulated-*4 items", 0), ("--kitt-dry-run", f"llama_cpp-tiny{absent}", 1))
+    for first, last, code in shown:
         result = run(pytester, first, *flags, "--kitt-model=tiny")
-        assert result.ret == 0
+        assert result.ret == code
         result.stdout.fnmatch_lines([named])
         result.stdout.fnmatch_lines(["exllamav2-tiny*SKIP: exllamav2 loads exl2 or gptq *"])
         result.stdout.fnmatch_lines([last])
