@@ -375,6 +375,39 @@ def test_selection(pytester: pytest.Pytester) -> None:
     assert marked.ret == 5
 
 
+@pytest.mark.parametrize("quiet", ["-q", "-qq"])
+def test_each_skip_leaves_its_reason(pytester: pytest.Pytester, quiet: str) -> None:
+    """In one line of our own table, however quiet pytest is, whoever skips, and at whichever line the reason begins."""
+    pytester.makepyfile(
+        test_them="""
+        import pytest
+
+        @pytest.fixture
+        def needed():
+            pytest.skip("the fixture lacks something")
+
+        def test_inside(kitt_engine):
+            pytest.skip("\\n  no log-probabilities\\nand more of it")
+
+        def test_before(kitt_engine, needed): ...
+
+        @pytest.mark.skip(reason="not today")
+        def test_marked(kitt_engine): ...
+        """
+    )
+    put(pytester.path / "w", {"config.json": {}, "model.safetensors": safetensors()})
+    result = run(pytester, quiet, "--kitt-engine=llama_cpp,simulated", "--kitt-model=w", "test_them.py")
+    assert result.ret == 0
+    reasons = [line.strip() for line in result.stdout.lines if ": skipped: " in line]
+    unfit = "skipped: llama_cpp loads gguf and w is safetensors"
+    assert reasons == [
+        *(f"inside: {unfit}", f"before: {unfit}", "marked: skipped: not today"),
+        "inside: skipped: no log-probabilities",
+        "before: skipped: the fixture lacks something",
+        "marked: skipped: not today",
+    ]
+
+
 def test_conftest_overrides_fixtures_and_implements_hooks(pytester: pytest.Pytester) -> None:
     """A rootdir conftest may replace a fixture of ours and gets each result."""
     pytester.makeconftest(
