@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError, nearest, why
+from pytest_kitt.mistakes import explained, place
 from pytest_kitt.settings import Api, home
 
 RuntimeName = Literal["container", "compose", "process", "embedded", "endpoint"]
@@ -464,14 +464,15 @@ def folders() -> tuple[Path, Path]:
 
 
 def read_engine(path: Path) -> EngineCard:
-    """One card; UserError names the file, the key and the nearest known one."""
+    """One card; UserError names the file, the line, the key and the nearest known one."""
     content = read_yaml(path)
     try:
         card = EngineCard.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, error)) from error
+        raise UserError(explained(path, error, EngineCard)) from error
     if card.name != path.stem:
-        raise UserError(f"{path}: the card's name is {card.name!r}; name the file {card.name}.yaml")
+        where = place(path, "name")
+        raise UserError(f"{where}: the card's name is {card.name!r}; name the file {card.name}.yaml")
     return card
 
 
@@ -490,30 +491,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping, found {type(content).__name__}")
     return content
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])  # a typo explains what is missing
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown key {where!r}; {nearest(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: key {where!r}: {message}" if where else f"{path}: {message}"
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the record at this place of a card has."""
-    record: type[BaseModel] = EngineCard
-    for part in loc:
-        if isinstance(part, str) and part in record.model_fields:
-            record = next(_records(record.model_fields[part].annotation), record)
-    return list(record.model_fields)
-
-
-def _records(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The records that an annotation names, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from _records(inner)

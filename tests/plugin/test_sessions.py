@@ -342,7 +342,7 @@ def test_bad_files(pytester: pytest.Pytester) -> None:
     (home / "engines" / "mine.yaml").write_text("name: mine\ndescription: x\nhelth: /h\n")
     result = run(pytester, "--kitt-engine=simulated", "--kitt-suite=quick")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*mine.yaml: unknown key 'helth'; did you mean 'health'?*"])
+    result.stderr.fnmatch_lines(["*mine.yaml:3: unknown key 'helth'; did you mean 'health'?*"])
     (home / "engines" / "mine.yaml").unlink()
     pytester.makepyfile("import pytest\n@pytest.mark.kitt(nam='x')\ndef test_x(kitt_engine):\n    pass")
     result = run(pytester, *FAST, "test_bad_files.py")
