@@ -449,13 +449,31 @@ def _unknown_place(text: str, known: Iterable[str]) -> str:
 
 
 def load_engines() -> dict[str, EngineCard]:
-    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which replace them."""
+    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which replace them.
+
+    UserError for the first that is not valid.
+    """
+    cards, bad = sound_engines()
+    for sentence in bad.values():
+        raise UserError(sentence)
+    return cards
+
+
+def sound_engines() -> tuple[dict[str, EngineCard], dict[Path, str]]:
+    """The engine cards that are valid, by name, and what is wrong with each of the others, by file.
+
+    A card of the user's that is not valid hides the shipped one of its name: that is not what would be measured.
+    """
     cards: dict[str, EngineCard] = {}
+    bad: dict[Path, str] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.yaml")):
-            card = read_engine(path)
-            cards[card.name] = card
-    return cards
+            cards.pop(path.stem, None)
+            try:
+                cards[path.stem] = read_engine(path)
+            except UserError as error:
+                bad[path] = str(error)
+    return cards, bad
 
 
 def folders() -> tuple[Path, Path]:

@@ -62,7 +62,7 @@ def test_mmlu_has_57_subjects_each_in_one_group() -> None:
         ({"filters": {"a": [{"filter": "regex", "patern": "x"}]}}, "unknown key 'filters.a.0.patern'; did you mean"),
         (
             {"metrics": [{"metric": "acuracy"}]},
-            ":9: key 'metrics.0.metric': 'acuracy' is not possible; did you",
+            ":9: key 'metrics.0.metric': 'acuracy' is not possible; known: acc, ",
         ),
         ({"metrics": [{"metric": "acc"}]}, "metric acc does not belong to mode generate"),
         ({"mode": "loglikelihood"}, "mode loglikelihood needs choices and gold"),
