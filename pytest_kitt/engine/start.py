@@ -34,7 +34,7 @@ from pytest_kitt.engine.watchdog import carries, marked
 from pytest_kitt.errors import EngineStartError
 from pytest_kitt.hardware.gpus import ALL
 from pytest_kitt.matrix import Cell
-from pytest_kitt.model import reference
+from pytest_kitt.model import local, reference
 from pytest_kitt.model.hub import Tell
 from pytest_kitt.settings import Settings
 
@@ -291,9 +291,13 @@ def missing(cell: Cell, card: EngineCard, settings: Settings | None = None) -> s
         docker = dockerd.address()
         if absent := dockerd.trouble(docker) or _out_of_reach(docker, settings):
             return absent
-        return _without_image(docker, card, settings) if settings else ""
-    runtime = card.runtimes[cell.runtime]  # type: ignore[index]  # the matrix has checked it
-    return installed.absent(card, runtime)
+        if settings and (absent := _without_image(docker, card, settings)):
+            return absent
+    else:
+        runtime = card.runtimes[cell.runtime]  # type: ignore[index]  # the matrix has checked it
+        if absent := installed.absent(card, runtime):
+            return absent
+    return local.absent(cell.model, card.formats) if card.formats else ""
 
 
 def _out_of_reach(docker: Docker, settings: Settings | None) -> str:
