@@ -69,8 +69,12 @@ class KittSession:
         self.config = config
         told = _told_by_controller(config)
         self.cards = cards.load_engines()
-        self.settings = settings if config.option.collectonly else _resolved(settings, told, self.cards)
+        self.settings, self._simulated = settings, False
+        if not config.option.collectonly:
+            self.settings, self._simulated = _resolved(settings, told, self.cards)
         built = _with_enough_gpus(matrix.build(self.settings, self.cards), self.settings)
+        if self._simulated:
+            built = tuple(dataclasses.replace(cell, synthetic=True) for cell in built)
         built = preflight.checked(built, self.cards, self.settings)
         self.cells = _with_enough_memory(built, self.cards, self.settings)
         if not config.option.collectonly:
@@ -114,8 +118,9 @@ class KittSession:
         return hashlib.sha256(content).hexdigest()[:12]
 
     def for_workers(self) -> str:
-        """What only the controller finds out, as text: the server's model, and what a resumed run has."""
-        return json.dumps({"run": self.run.id, "model": self.settings.model, "resumed": self.resumed.to_json()})
+        """What only the controller finds out, as text: the server's model, who it is, and what a resumed run has."""
+        found = {"model": self.settings.model, "simulated": self._simulated, "resumed": self.resumed.to_json()}
+        return json.dumps({"run": self.run.id, **found})
 
     def demand(self, cell_id: str) -> float:
         """How much of the machine a cell needs: the biggest come first."""
@@ -476,13 +481,17 @@ def _resumed(settings: Settings, told: Mapping[str, Any] | None) -> Resumed:
     return resume.read(settings.db, settings.resume, fingerprint.read()["key"])
 
 
-def _resolved(settings: Settings, told: Mapping[str, Any] | None, known: Mapping[str, EngineCard]) -> Settings:
+def _resolved(
+    settings: Settings, told: Mapping[str, Any] | None, known: Mapping[str, EngineCard]
+) -> tuple[Settings, bool]:
+    """The settings with the server's model, and whether that server is the simulated engine."""
     if told is not None:
-        return dataclasses.replace(settings, model=tuple(told["model"]))
+        return dataclasses.replace(settings, model=tuple(told["model"])), told["simulated"]
     if not settings.url:
-        return settings
+        return settings, False
     matrix.build(settings, known)  # what is wrong with the words alone is told without asking the server
-    return dataclasses.replace(settings, model=(endpoint.served_model(settings),))
+    served = endpoint.served(settings)
+    return dataclasses.replace(settings, model=(served.model,)), served.synthetic
 
 
 def _require_installed(cells: tuple[Cell, ...], engine_cards: Mapping[str, EngineCard], settings: Settings) -> None:
