@@ -33,7 +33,7 @@ from pytest_kitt.engine.lives import Lives
 from pytest_kitt.engine.runtime import endpoint
 from pytest_kitt.engine.runtime.compose import EngineService
 from pytest_kitt.engine.runtime.container import EngineContainer
-from pytest_kitt.engine.start import Place, missing, started
+from pytest_kitt.engine.start import Place, bring, missing, started
 from pytest_kitt.engine.watchdog import Watchdog, end_with_parent, kill_marked
 from pytest_kitt.errors import EngineDiedError, EngineStartError, UserError, why
 from pytest_kitt.hardware import fingerprint, gpus
@@ -236,8 +236,17 @@ class Engines:
 
     def _start(self, cell: Cell) -> RunningEngine:
         cell = self._with_files(cell)
-        place = self._somewhere(cell)
+        card = self._cards[cell.engine]
+        place = dataclasses.replace(
+            self._somewhere(cell),
+            run=self._run_id,
+            on_docker=self._mind,
+            on_step=lambda step: self.busy(f"{cell.id}: {step}"),
+            on_fetch=self.fetching,
+            waiting=self.waiting,
+        )
         self._sweep()
+        bring(cell, card, self._settings, place)
         wanted = lease.held(
             self._need(cell),
             inventory=gpus.inventory(self._settings.gpus, os.environ) if cell.gpus else (),
@@ -256,18 +265,8 @@ class Engines:
         self._stack.callback(lambda: self.tell("engine_stopped", about))  # to whom, is known only then
         starts = functools.partial(self.busy, f"{cell.id} starts")
         starts()
-        place = dataclasses.replace(
-            place,
-            run=self._run_id,
-            gpus=leased.gpus,
-            on_docker=self._mind,
-            on_process=leased.note,
-            on_step=lambda step: self.busy(f"{cell.id}: {step}"),
-            on_fetch=self.fetching,
-            waiting=self.waiting,
-            on_poll=starts,
-        )
-        engine = self._stack.enter_context(started(cell, self._cards[cell.engine], self._settings, place))
+        place = dataclasses.replace(place, gpus=leased.gpus, on_process=leased.note, on_poll=starts)
+        engine = self._stack.enter_context(started(cell, card, self._settings, place))
         self.tell("engine_ready", about if engine.start_s is None else {**about, "start_s": round(engine.start_s, 3)})
         return engine
 
