@@ -278,25 +278,6 @@ class ContextCard(_Strict):
     field: str
 
 
-class ResetCard(_Strict):
-    """How the engine forgets the prompts that it has seen.
-
-    Attributes:
-        method: of the request.
-        path: of the request.
-        body: of the request, as JSON; none when empty.
-        env: what must have been set when it was started, else it refuses.
-        note: what else is to be known, one sentence.
-
-    """
-
-    method: Literal["GET", "POST"] = "POST"
-    path: str
-    body: dict[str, Any] = {}
-    env: dict[str, str] = {}
-    note: str = ""
-
-
 class ProfileCard(_Strict):
     """A named set of arguments.
 
@@ -330,7 +311,6 @@ class EngineCard(_Strict):
         tokenize: how it tokenizes, if it offers that.
         loglikelihood: by which ways it says how likely a given text is, the best first; none when it does not.
         context: where it says how many tokens a request may have, prompt and answer together.
-        reset_cache: how it forgets prompts, if it can.
         force_length: request fields that make every answer as long as its limit; empty when it cannot.
         capabilities: what else its documentation claims.
         request: fields that every request carries, e.g. to switch a prompt cache off.
@@ -360,7 +340,6 @@ class EngineCard(_Strict):
     tokenize: TokenizeCard | None = None
     loglikelihood: list[LikelihoodWay] = []
     context: ContextCard | None = None
-    reset_cache: ResetCard | None = None
     force_length: dict[str, Any] = {}
     capabilities: list[Claim] = []
     request: dict[str, Any] = {}
@@ -380,7 +359,7 @@ class EngineCard(_Strict):
     @property
     def claims(self) -> list[str]:
         """What it is said to offer beyond generating; what a session has seen of it is another matter."""
-        fields = {"tokenize": self.tokenize, "force_length": self.force_length, "reset_cache": self.reset_cache}
+        fields = {"tokenize": self.tokenize, "force_length": self.force_length}
         return sorted([*self.capabilities, *(name for name, given in fields.items() if given)])
 
     @model_validator(mode="after")

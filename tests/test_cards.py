@@ -295,7 +295,7 @@ BAD = [
         ),
         r"key 'profiles.p.arguments.a': unknown placeholder \{x\}",
     ),
-    ("reset_cache: {paht: /x}", r"unknown key 'reset_cache.paht'; did you mean 'path'\?"),
+    ("context: {paht: /x}", r"unknown key 'context.paht'; did you mean 'path'\?"),
 ]
 
 
