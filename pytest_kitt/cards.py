@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError, nearest, why
+from pytest_kitt.mistakes import explained, place
 from pytest_kitt.settings import Api, home
 
 RuntimeName = Literal["container", "compose", "process", "embedded", "endpoint"]
@@ -366,7 +366,6 @@ class EngineCard(_Strict):
         chat_template: where it says its chat template, if it does.
         loglikelihood: by which ways it says how likely a given text is, the best first; none when it does not.
         context: where it says how many tokens a request may have, prompt and answer together.
-        reset_cache: how it forgets prompts, if it can.
         force_length: request fields that make every answer as long as its limit; empty when it cannot.
         capabilities: what else its documentation claims.
         request: fields that every request carries, e.g. to switch a prompt cache off.
@@ -398,7 +397,6 @@ class EngineCard(_Strict):
     chat_template: ChatTemplateCard | None = None
     loglikelihood: list[LikelihoodWay] = []
     context: ContextCard | None = None
-    reset_cache: ResetCard | None = None
     force_length: dict[str, Any] = {}
     capabilities: list[Claim] = []
     request: dict[str, Any] = {}
@@ -418,7 +416,7 @@ class EngineCard(_Strict):
     @property
     def claims(self) -> list[str]:
         """What it is said to offer beyond generating; what a session has seen of it is another matter."""
-        fields = {"tokenize": self.tokenize, "force_length": self.force_length, "reset_cache": self.reset_cache}
+        fields = {"tokenize": self.tokenize, "force_length": self.force_length}
         return sorted([*self.capabilities, *(name for name, given in fields.items() if given)])
 
     @model_validator(mode="after")
@@ -487,13 +485,31 @@ def _unknown_place(text: str, known: Iterable[str]) -> str:
 
 
 def load_engines() -> dict[str, EngineCard]:
-    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which replace them."""
+    """All engine cards by name: the shipped ones, then the user's (``engines/`` in KITT_HOME), which replace them.
+
+    UserError for the first that is not valid.
+    """
+    cards, bad = sound_engines()
+    for sentence in bad.values():
+        raise UserError(sentence)
+    return cards
+
+
+def sound_engines() -> tuple[dict[str, EngineCard], dict[Path, str]]:
+    """The engine cards that are valid, by name, and what is wrong with each of the others, by file.
+
+    A card of the user's that is not valid hides the shipped one of its name: that is not what would be measured.
+    """
     cards: dict[str, EngineCard] = {}
+    bad: dict[Path, str] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.yaml")):
-            card = read_engine(path)
-            cards[card.name] = card
-    return cards
+            cards.pop(path.stem, None)
+            try:
+                cards[path.stem] = read_engine(path)
+            except UserError as error:
+                bad[path] = str(error)
+    return cards, bad
 
 
 def folders() -> tuple[Path, Path]:
@@ -502,14 +518,15 @@ def folders() -> tuple[Path, Path]:
 
 
 def read_engine(path: Path) -> EngineCard:
-    """One card; UserError names the file, the key and the nearest known one."""
+    """One card; UserError names the file, the line, the key and the nearest known one."""
     content = read_yaml(path)
     try:
         card = EngineCard.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, error)) from error
+        raise UserError(explained(path, error, EngineCard)) from error
     if card.name != path.stem:
-        raise UserError(f"{path}: the card's name is {card.name!r}; name the file {card.name}.yaml")
+        where = place(path, "name")
+        raise UserError(f"{where}: the card's name is {card.name!r}; name the file {card.name}.yaml")
     return card
 
 
@@ -536,30 +553,3 @@ def _parsed(text: str) -> Any:
         return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
     except yaml.YAMLError:
         return yaml.safe_load(text)  # says more exactly what is wrong
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])  # a typo explains what is missing
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown key {where!r}; {nearest(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: key {where!r}: {message}" if where else f"{path}: {message}"
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the record at this place of a card has."""
-    record: type[BaseModel] = EngineCard
-    for part in loc:
-        if isinstance(part, str) and part in record.model_fields:
-            record = next(_records(record.model_fields[part].annotation), record)
-    return list(record.model_fields)
-
-
-def _records(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The records that an annotation names, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from _records(inner)

@@ -115,11 +115,14 @@ def why(error: OSError | UnicodeDecodeError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
+_NEAR = 0.65  # "arm64" is meant to be "aarch64", "nope" is not meant to be "openai"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns the tail of a sentence: the nearest known word, and all of them."""
+    """Returns the tail of a sentence: the nearest known word, if one is near, and all of them."""
     import difflib
 
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=_NEAR)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names) if names else 'none'}"

@@ -116,6 +116,7 @@ def _wanted(
         "certify": kitt.settings.certify == "require",
         **{name: value for name, value in options.items() if value is not None},
         **({"warmup": 0} if kitt.settings.skip_warmup else {}),
+        **({"bundled": True} if kitt.settings.bundled else {}),
     }
     return kitt, loads.asked(*asked, api=spoken, seed=_seed(item, kitt.settings.seed), **given)
 

@@ -97,7 +97,7 @@ def build(settings: Settings, cards: Mapping[str, EngineCard]) -> tuple[Cell, ..
     ]
     if all(cell.skip for cell in cells):
         raise UserError("; ".join(dict.fromkeys(cell.skip for cell in cells)))
-    return _with_ids(cells)
+    return _with_ids(_distinct(cells))
 
 
 def base_url(url: str) -> str:
@@ -326,6 +326,21 @@ def _scoped(arguments: Mapping[str, str], settings: Settings, card: EngineCard) 
     return mine
 
 
+def _distinct(cells: list[Cell]) -> list[Cell]:
+    """Each cell once, however often it is named; UserError for two files of one content, which would be one cell twice.
+
+    Its key is what a result is found again by, and one key for two cells would mix them up, in a resumed run too.
+    """
+    known: dict[str, Cell] = {}
+    for cell in dict.fromkeys(cells):
+        if (same := known.setdefault(cell.key, cell)) is not cell:
+            raise UserError(
+                f"--kitt-model: {same.model.path} and {cell.model.path} are one model: they hold the same; drop one of "
+                "them, or say --kitt-runs=2 to measure it twice"
+            )
+    return list(known.values())
+
+
 def _with_ids(cells: list[Cell]) -> tuple[Cell, ...]:
     plain = [cell.label for cell in cells]
     count = Counter(plain)
@@ -333,4 +348,4 @@ def _with_ids(cells: list[Cell]) -> tuple[Cell, ...]:
         dataclasses.replace(cell, id=name if count[name] == 1 else f"{name}-{cell.key[:6]}")
         for cell, name in zip(cells, plain, strict=True)
     ]
-    return tuple(dict.fromkeys(named))
+    return tuple(named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 
 import pytest
 
@@ -17,6 +17,7 @@ from pytest_kitt.settings import Settings
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import read_only
 
+Absent = Mapping[Cell, str]
 _STARTS = "Nothing was started. Of engine starts only those are counted that an item of an earlier run waited for."
 
 
@@ -33,10 +34,11 @@ def make_inert(config: pytest.Config) -> None:
 
 
 class DryRun:
-    """Registered in a dry run: shows the plan."""
+    """Registered in a dry run: shows the plan, and ends with the exit code that is known to await the session."""
 
     def __init__(self, kitt: KittSession) -> None:
         self._kitt = kitt
+        self._foreseen = pytest.ExitCode.OK
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_finish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -51,26 +53,43 @@ class DryRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Shows the plan, if collecting went well; nothing runs then, for that is pytest's answer to --collect-only."""
+        if session.testsfailed:
+            return
+        planned = _planned(session.items)
+        absent = self._absent()
+        self._foreseen = _foreseen(self._kitt.cells, absent, {item.cell for item in planned})
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None or session.testsfailed:
+        if reporter is None:
             return
         reporter.section("kitt plan")
-        for line in self._lines(session.items):
+        for line in self._lines(planned, absent, others=len(session.items) - len(planned)):
             reporter.write_line(line)
 
-    def _lines(self, items: Sequence[pytest.Item]) -> list[str]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A plan of what cannot start is no success."""
+        if exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = self._foreseen
+
+    def _absent(self) -> Absent:
+        """What the cells that may work lack here, so that they cannot start."""
         kitt = self._kitt
-        planned = _planned(items)
-        history, unread = _history(kitt.settings, planned)
-        absent = {
-            cell: why
-            for cell in kitt.cells
-            if not cell.skip and (why := missing(cell, kitt.cards[cell.engine], kitt.settings))
-        }
-        others = len(items) - len(planned)
+        needs = ((cell, missing(cell, kitt.cards[cell.engine], kitt.settings)) for cell in kitt.cells if not cell.skip)
+        return {cell: why for cell, why in needs if why}
+
+    def _lines(self, planned: Sequence[plan.Planned], absent: Absent, *, others: int) -> list[str]:
+        history, unread = _history(self._kitt.settings, planned)
         left_out = f"{others} more collected: no benchmarks, or skipped by their own marks." if others else ""
-        notes = [note for note in (left_out, unread, _STARTS) if note]
-        return plan.lines(kitt.cells, planned, history, absent=absent, notes=notes)
+        idle = f"Cannot start: {', '.join(cell.id for cell in absent)}; see there." if absent else ""
+        notes = [note for note in (idle, left_out, unread, _STARTS) if note]
+        return plan.lines(self._kitt.cells, planned, history, absent=absent, notes=notes)
+
+
+def _foreseen(cells: Sequence[Cell], absent: Absent, used: Container[Cell | None]) -> pytest.ExitCode:
+    """How the session would end, as far as that is known: refused where no cell can start, else with errors of some."""
+    if absent and all(cell in absent for cell in cells if not cell.skip):
+        return pytest.ExitCode.USAGE_ERROR
+    return pytest.ExitCode.TESTS_FAILED if any(cell in used for cell in absent) else pytest.ExitCode.OK
 
 
 def _planned(items: Iterable[pytest.Item]) -> list[plan.Planned]:

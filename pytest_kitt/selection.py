@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pytest_kitt import options
 from pytest_kitt.cards import read_yaml
 from pytest_kitt.errors import UserError, nearest
+from pytest_kitt.mistakes import in_words
 from pytest_kitt.settings import Settings
 
 DEFAULT_SUITE = "quick"
@@ -126,4 +127,4 @@ def _suite(folder: Path, name: str, content: object) -> SuiteCard:
             raise UserError(
                 f"{path}: suite {name!r}: unknown key {key!r}; {nearest(key, ['description', 'benchmarks'])}"
             ) from error
-        raise UserError(f"{path}: suite {name!r}: key {key!r}: {first['msg']}") from error
+        raise UserError(f"{path}: suite {name!r}: key {key!r}: {in_words([first])}") from error

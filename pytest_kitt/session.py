@@ -33,7 +33,7 @@ from pytest_kitt.engine.lives import Lives
 from pytest_kitt.engine.runtime import endpoint
 from pytest_kitt.engine.runtime.compose import EngineService
 from pytest_kitt.engine.runtime.container import EngineContainer
-from pytest_kitt.engine.start import Place, missing, started
+from pytest_kitt.engine.start import Place, bring, missing, started
 from pytest_kitt.engine.watchdog import Watchdog, end_with_parent, kill_marked
 from pytest_kitt.errors import EngineDiedError, EngineStartError, UserError, why
 from pytest_kitt.hardware import fingerprint, gpus
@@ -69,8 +69,12 @@ class KittSession:
         self.config = config
         told = _told_by_controller(config)
         self.cards = cards.load_engines()
-        self.settings = settings if config.option.collectonly else _resolved(settings, told, self.cards)
+        self.settings, self._simulated = settings, False
+        if not config.option.collectonly:
+            self.settings, self._simulated = _resolved(settings, told, self.cards)
         built = _with_enough_gpus(matrix.build(self.settings, self.cards), self.settings)
+        if self._simulated:
+            built = tuple(dataclasses.replace(cell, synthetic=True) for cell in built)
         built = preflight.checked(built, self.cards, self.settings)
         self.cells = _with_enough_memory(built, self.cards, self.settings)
         if not config.option.collectonly:
@@ -114,8 +118,9 @@ class KittSession:
         return hashlib.sha256(content).hexdigest()[:12]
 
     def for_workers(self) -> str:
-        """What only the controller finds out, as text: the server's model, and what a resumed run has."""
-        return json.dumps({"run": self.run.id, "model": self.settings.model, "resumed": self.resumed.to_json()})
+        """What only the controller finds out, as text: the server's model, who it is, and what a resumed run has."""
+        found = {"model": self.settings.model, "simulated": self._simulated, "resumed": self.resumed.to_json()}
+        return json.dumps({"run": self.run.id, **found})
 
     def demand(self, cell_id: str) -> float:
         """How much of the machine a cell needs: the biggest come first."""
@@ -231,8 +236,17 @@ class Engines:
 
     def _start(self, cell: Cell) -> RunningEngine:
         cell = self._with_files(cell)
-        place = self._somewhere(cell)
+        card = self._cards[cell.engine]
+        place = dataclasses.replace(
+            self._somewhere(cell),
+            run=self._run_id,
+            on_docker=self._mind,
+            on_step=lambda step: self.busy(f"{cell.id}: {step}"),
+            on_fetch=self.fetching,
+            waiting=self.waiting,
+        )
         self._sweep()
+        bring(cell, card, self._settings, place)
         wanted = lease.held(
             self._need(cell),
             inventory=gpus.inventory(self._settings.gpus, os.environ) if cell.gpus else (),
@@ -251,18 +265,8 @@ class Engines:
         self._stack.callback(lambda: self.tell("engine_stopped", about))  # to whom, is known only then
         starts = functools.partial(self.busy, f"{cell.id} starts")
         starts()
-        place = dataclasses.replace(
-            place,
-            run=self._run_id,
-            gpus=leased.gpus,
-            on_docker=self._mind,
-            on_process=leased.note,
-            on_step=lambda step: self.busy(f"{cell.id}: {step}"),
-            on_fetch=self.fetching,
-            waiting=self.waiting,
-            on_poll=starts,
-        )
-        engine = self._stack.enter_context(started(cell, self._cards[cell.engine], self._settings, place))
+        place = dataclasses.replace(place, gpus=leased.gpus, on_process=leased.note, on_poll=starts)
+        engine = self._stack.enter_context(started(cell, card, self._settings, place))
         self.tell("engine_ready", about if engine.start_s is None else {**about, "start_s": round(engine.start_s, 3)})
         return engine
 
@@ -476,13 +480,17 @@ def _resumed(settings: Settings, told: Mapping[str, Any] | None) -> Resumed:
     return resume.read(settings.db, settings.resume, fingerprint.read()["key"])
 
 
-def _resolved(settings: Settings, told: Mapping[str, Any] | None, known: Mapping[str, EngineCard]) -> Settings:
+def _resolved(
+    settings: Settings, told: Mapping[str, Any] | None, known: Mapping[str, EngineCard]
+) -> tuple[Settings, bool]:
+    """The settings with the server's model, and whether that server is the simulated engine."""
     if told is not None:
-        return dataclasses.replace(settings, model=tuple(told["model"]))
+        return dataclasses.replace(settings, model=tuple(told["model"])), told["simulated"]
     if not settings.url:
-        return settings
+        return settings, False
     matrix.build(settings, known)  # what is wrong with the words alone is told without asking the server
-    return dataclasses.replace(settings, model=(endpoint.served_model(settings),))
+    served = endpoint.served(settings)
+    return dataclasses.replace(settings, model=(served.model,)), served.synthetic
 
 
 def _require_installed(cells: tuple[Cell, ...], engine_cards: Mapping[str, EngineCard], settings: Settings) -> None:

@@ -294,6 +294,9 @@ class Settings:
     resume: str = _option(
         "", "Go on with a run: measure what it lacks, or what failed in it", metavar="RUN", alone="last"
     )
+    bundled: bool = _switch(
+        "Accept servers that send several tokens together: itl_ms is left out, and the load says so"
+    )
     inconclusive: str = _option(
         "xfail",
         "Outcome when the evidence straddles the threshold: xfail, fail or skip",

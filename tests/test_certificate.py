@@ -138,8 +138,8 @@ def test_a_good_open_loop() -> None:
         ({"late_reads": 100}, "10% of the answers' bytes waited", "run again when it has none"),
         ({"local_errors": 1}, "1 connections failed for want of files, ports or memory", "mend this machine"),
         ({"clock_drift_ns": 3 * MS}, "wall clock was set by 3 ms", "mend this machine"),
-        ({"merged": 10}, "2.8% of the tokens came in one read", "bundled=True"),
-        ({"bundled": 100}, "28% of its tokens in one chunk", "bundled=True"),
+        ({"merged": 10}, "2.8% of the tokens came in one read", "--kitt-bundled"),
+        ({"bundled": 100}, "28% of its tokens in one chunk", "--kitt-bundled"),
     ],
 )
 def test_a_client_that_did_not_keep_up(changes: dict[str, Any], said: str, cure: str) -> None:

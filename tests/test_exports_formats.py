@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError
 from pytest_kitt.measure.results import Block
+from pytest_kitt.model import reference
 from pytest_kitt.report import exports, files, html, imported
 from pytest_kitt.settings import Settings
 from pytest_kitt.store import reader
@@ -135,6 +136,19 @@ def test_a_result_without_cell_and_numbers_has_its_place(store: sa.Engine) -> No
     assert (document["cells"], document["results"][0]["cell"], document["results"][0]["metrics"]) == ([], None, [])
     (row,) = rows_of(export(store, "csv"))
     assert (row["outcome"], row["cell"], row["metric"], row["value"]) == ("error", "", "", "")
+
+
+def test_csv_has_every_fact_of_the_model_that_json_has(store: sa.Engine) -> None:
+    """Under the same names, behind ``model_``; the name itself is ``model``."""
+    facts = dataclasses.replace(reference.of_path("t", shipped.TINY_MODEL), toy=False).facts()
+    made_run.write(store, (made_run.result(cell=dataclasses.replace(made_run.CELL, model=facts)), made_run.BLOCKS))
+    (cell,) = json.loads(export(store, "json"))["cells"]
+    row = rows_of(export(store, "csv"))[0]
+    told = {name: row["model" if name == "name" else f"model_{name}"] for name in cell["model"]}
+    assert told == {name: "" if value is None else str(value) for name, value in cell["model"].items()}
+    assert (told["ref"], told["size_bytes"]) == ("tiny.gguf", str(shipped.TINY_MODEL.stat().st_size))
+    assert told["digest"]
+    assert told["architecture"]
 
 
 def test_csv_is_rfc_4180_and_no_formula(store: sa.Engine) -> None:
@@ -389,15 +403,15 @@ def test_postgresql_says_the_same(store: sa.Engine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"schema": 2}, "schema: Input should be 1"),
-        ({"more": 1}, "more: Extra inputs are not permitted"),
+        ({"schema": 2}, "schema: expected 1, found 2"),
+        ({"more": 1}, "more: nobody knows this key"),
         ({"cells": []}, "a result names a cell that the document does not have"),
         ({"samples": [{"result": 9, "seq": 0, "codec": "x", "n": 1, "base64": ""}]}, "raw samples name a result"),
         ({"samples": [{"result": 0, "seq": 0, "codec": "x", "n": 1, "base64": "?"}]}, "raw samples are no base64"),
-        ({"events": [{"at": "now", "kind": "x", "payload": {}}]}, "events.0.at: String should match"),
+        ({"events": [{"at": "now", "kind": "x", "payload": {}}]}, "events.0.at: expected a text of the form"),
         ({"status": "running"}, f"run {made_run.RUN} was still running"),
-        ({"value": "12"}, "results.0.metrics.0.value: Input should be a valid number"),
-        ({"id": "../x"}, "run.id: String should match"),
+        ({"value": "12"}, "results.0.metrics.0.value: expected a number, found '12'"),
+        ({"id": "../x"}, "run.id: expected a text of the form"),
     ],
 )
 def test_a_document_that_is_not_whole_is_refused(

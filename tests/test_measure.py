@@ -78,6 +78,38 @@ def test_the_window_counts_what_was_produced_in_it() -> None:
     assert sorted(load.ttft_ms.values) == [40, 50]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 24])
+def test_requests_one_after_the_other_are_n_in_n_of_their_times(count: int) -> None:
+    """No fence has a post too many: from the first send to the last end there are n requests and n times between."""
+    load = result(*(request(n, 50 * n, [50 * n + 20, 50 * n + 50]) for n in range(count)))
+    assert float(load.request_rps) == pytest.approx(1 / 0.05)
+
+
+@pytest.mark.parametrize("slots, rounds", [(2, 1), (8, 3), (8, 8)])
+def test_slots_in_step_are_exact_and_others_too_low_by_what_is_documented(slots: int, rounds: int) -> None:
+    """Each slot answers a request in 80 ms; out of step by equal parts of that is the worst that can be."""
+
+    def loop(step_ms: float) -> LoadResult:
+        sends = (step_ms * slot + 80 * turn for turn in range(-1, rounds + 1) for slot in range(slots))
+        first, last = 0, step_ms * (slots - 1) + 80 * (rounds - 1)
+        return result(
+            *(
+                request(n, at, [at + 40, at + 80], osl=2, phase=_phase(at, first, last))
+                for n, at in enumerate(sends, start=1)
+            )
+        )
+
+    true_rps, n = slots / 0.08, slots * rounds
+    assert float(loop(0).request_rps) == pytest.approx(true_rps)
+    apart = loop(80 / slots)
+    assert float(apart.request_rps) == pytest.approx(true_rps * (1 - (slots - 1) / (n + slots - 1)))
+    assert float(apart.output_tps) / 2 == pytest.approx(true_rps, rel=1 / n)
+
+
+def _phase(at: float, first: float, last: float) -> Phase:
+    return Phase.WARMUP if at < first else Phase.COOLDOWN if at > last else Phase.MEASURED
+
+
 def test_what_the_end_of_a_load_cancelled_did_not_fail() -> None:
     """It is neither good nor failed, in no count and in no reason."""
     load = result(

@@ -17,9 +17,9 @@ Offer = tuple[str, str]
 
 def engines(incomplete: str) -> list[Offer]:
     """Engines that have a card."""
-    from pytest_kitt.cards import load_engines
+    from pytest_kitt.cards import sound_engines
 
-    return _offered(lambda: ((card.name, card.description) for card in load_engines().values()), incomplete)
+    return _offered(lambda: ((card.name, card.description) for card in sound_engines()[0].values()), incomplete)
 
 
 def runtimes(incomplete: str) -> list[Offer]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,23 +48,29 @@ def _group() -> None:
 def list_engines(as_json: AsJson = False) -> None:
     """List the engines that have a card: how each runs, its image on this machine, and how it was last proven.
 
+    Exit code 1 when a card is not valid: what is wrong with it is told, and the others are listed.
+
     Example: kitt engines list
 
     Example: kitt engines list --json
     """
-    from pytest_kitt.cards import load_engines
+    from pytest_kitt.cards import sound_engines
 
-    cards = load_engines()
-    place = _look()
+    cards, bad = sound_engines()
+    place = _look(known=(*cards, *(path.stem for path in bad)))
     if as_json:
-        about = {"platform": dataclasses.asdict(place.here), "docker": place.trouble}
+        about = {"platform": dataclasses.asdict(place.here), "docker": place.trouble, "not_valid": list(bad.values())}
         show_json({**about, "engines": [_as_data(card, place) for card in cards.values()]})
-        return
-    head = ("engine", "runs as", "image here", "present", "formats", "what it is")
-    show_table(head, [_row(card, place) for card in cards.values()], nothing="no engine cards found")
-    say(f"\nthis machine: {place.here}")
-    if place.trouble:
-        say(f"which images are present is not known: {place.trouble}")
+    else:
+        head = ("engine", "runs as", "image here", "present", "formats", "what it is")
+        show_table(head, [_row(card, place) for card in cards.values()], nothing="no engine cards found")
+        say(f"\nthis machine: {place.here}")
+        if place.trouble:
+            say(f"which images are present is not known: {place.trouble}")
+    for sentence in bad.values():
+        say(f"kitt: {sentence}", err=True)
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command("check", short_help="Say whether an engine can be started here.")
@@ -79,7 +85,7 @@ def check(name: Name, runtime: Runtime = "", image: ImageRef = "") -> None:
     """
     from pytest_kitt.engine.survey import obstacles
 
-    card, place = _card(name), _look(image)
+    card, place = _found(name, image)
     found = {way: why for way, why in obstacles(card, place).items() if way in _ways(card, runtime)}
     say(f"{card.name} on {place.here}")
     for way, why in found.items():
@@ -116,7 +122,7 @@ def setup(
     from pytest_kitt.engine.preflight import misfit
     from pytest_kitt.errors import UserError
 
-    card, place = _card(name), _look(image)
+    card, place = _found(name, image)
     way = next(iter(_ways(card, runtime)), "")
     if not way:
         raise UserError(f"engine {card.name} is started by nobody: it is measured where it runs, with --kitt-url")
@@ -200,15 +206,15 @@ def _progress() -> Iterator[tuple[Callable[[str], None], Callable[[str, int, int
     yield step, lambda name, done, total, _: step(f"{name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
 
-def _card(name: str) -> EngineCard:
-    """The card of an engine; UserError names the nearest one."""
+def _found(name: str, image: str) -> tuple[EngineCard, Place]:
+    """The card of an engine, and what is here; UserError names the nearest one."""
     from pytest_kitt.cards import load_engines
     from pytest_kitt.errors import UserError, nearest
 
     cards = load_engines()
     if name not in cards:
         raise UserError(f"engine {name!r} is unknown; {nearest(name, cards)}")
-    return cards[name]
+    return cards[name], _look(cards, image)
 
 
 def _ways(card: EngineCard, runtime: str) -> list[str]:
@@ -221,12 +227,11 @@ def _ways(card: EngineCard, runtime: str) -> list[str]:
     return [runtime] if runtime else ways
 
 
-def _look(image: str = "") -> Place:
-    from pytest_kitt.cards import load_engines
+def _look(known: Collection[str], image: str = "") -> Place:
     from pytest_kitt.engine.survey import look
     from pytest_kitt.settings import Settings
 
-    return look(load_engines(), Settings(image=(("*", image),) if image else ()))
+    return look(known, Settings(image=(("*", image),) if image else ()))
 
 
 def _row(card: EngineCard, place: Place) -> list[str]:

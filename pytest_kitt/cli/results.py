@@ -181,9 +181,11 @@ def _show(found: dict[str, Any]) -> None:
             say(f"{flag}: these numbers say nothing about a product")
     if any(scores.is_sample(result["params"]) for result in found["results"]):
         say(f"sample: {scores.SAMPLE_NOTICE}")
+    if cells := _cells(found["results"]):
+        say()
+        show_table(("cell", "engine", "version", "runs as", "image", "key"), cells, nothing="")
     for result in found["results"]:
-        cell = result["cell"]
-        where = f" on {cell['id']} ({cell['runtime']}, {cell['key']})" if cell else ""
+        where = _on(result["cell"]) if result["cell"] else ""
         reason = f": {result['reason'].splitlines()[0]}" if result["reason"] else ""
         say(f"\n{_name(result)}{where}  {result['outcome'].upper()}{reason}")
         for line in _loads(result["params"]):
@@ -207,6 +209,30 @@ def _interval(m: Measurement) -> str:
     if m.ci_low is None or m.ci_high is None:
         return ""
     return f"{scaled(m.ci_low, m.unit)} to {scaled(m.ci_high, m.unit)}{f' ({m.method})' if m.method else ''}"
+
+
+def _cells(results: list[dict[str, Any]]) -> list[list[str]]:
+    """Each cell once, with what the engine said that it is: one that was changed in mid-run is met twice."""
+    met = (result["cell"] for result in results if result["cell"])
+    rows = ((c["id"], c["engine"], c["engine_version"] or "-", c["runtime"], _image(c), c["key"]) for c in met)
+    return [list(row) for row in dict.fromkeys(rows)]
+
+
+def _image(cell: dict[str, Any]) -> str:
+    digest = _short_digest(cell["image_digest"])
+    return f"{cell['image']} ({digest})" if digest else cell["image"] or "-"
+
+
+def _on(cell: dict[str, Any]) -> str:
+    """Which row of the table of cells a result belongs to."""
+    what = (cell["engine_version"], cell["runtime"], _short_digest(cell["image_digest"]), cell["key"])
+    return f" on {cell['id']} ({', '.join(filter(None, what))})"
+
+
+def _short_digest(digest: str) -> str:
+    """``sha256:`` and twelve digits of what an image is; empty when that is not known."""
+    algorithm, colon, digits = digest.rpartition("@")[2].partition(":")
+    return f"{algorithm}{colon}{digits[:12]}"
 
 
 def _say_command(argv: list[str]) -> None:
@@ -269,7 +295,9 @@ def _row(run: dict[str, Any]) -> list[str]:
 
 def _where(run: dict[str, Any]) -> str:
     mark = " (toy)" if run["toy"] else " (synthetic)" if run["synthetic"] else ""
-    return f"{','.join(run['engines']) or '-'} {','.join(run['models'])}{mark}"
+    versions = run["engine_versions"]
+    engines = ",".join(" ".join((name, "/".join(versions[name]))).strip() for name in run["engines"])
+    return f"{engines or '-'} {','.join(run['models'])}{mark}"
 
 
 def _count(run: dict[str, Any]) -> str:

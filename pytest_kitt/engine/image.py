@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pytest_kitt import cards
@@ -93,7 +93,7 @@ def none_for(card: EngineCard, here: Platform) -> str:
     )
 
 
-def read_overrides(known: Mapping[str, EngineCard]) -> dict[str, str]:
+def read_overrides(known: Collection[str]) -> dict[str, str]:
     """The images that the user's ``engines.yaml`` names, by engine; UserError names the file and what is wrong."""
     path = home() / _FILE
     if not path.is_file():

@@ -21,7 +21,7 @@ from pytest_kitt.engine.compose import absent as compose_absent
 from pytest_kitt.engine.daemon import answering, connected
 from pytest_kitt.engine.dockerd import Docker
 from pytest_kitt.engine.health import Health
-from pytest_kitt.engine.image import chosen_here
+from pytest_kitt.engine.image import Image, chosen_here
 from pytest_kitt.engine.prepare import prepared
 from pytest_kitt.engine.pull import LocalImage
 from pytest_kitt.engine.ready import answers_200, wait_ready
@@ -34,7 +34,7 @@ from pytest_kitt.engine.watchdog import carries, marked
 from pytest_kitt.errors import EngineStartError
 from pytest_kitt.hardware.gpus import ALL
 from pytest_kitt.matrix import Cell
-from pytest_kitt.model import reference
+from pytest_kitt.model import local, reference
 from pytest_kitt.model.hub import Tell
 from pytest_kitt.settings import Settings
 
@@ -98,6 +98,20 @@ class _Up:
     url: str = ""
     image: LocalImage | None = None
     port: int = 0
+
+
+def bring(cell: Cell, card: EngineCard, settings: Settings, place: Place) -> None:
+    """Gets the images that a cell needs, while it holds no device; EngineStartError says why they cannot be had."""
+    if cell.runtime not in ("container", "compose"):
+        return
+    if absent := missing(cell, card):
+        raise EngineStartError(absent, kind="missing")
+    docker = dockerd.address()
+    place.on_docker(docker)
+    if cell.runtime == "container":
+        _image(docker, card, settings, place)
+    else:
+        _images(docker, stack.read(docker, composefile.chosen(settings)), settings, place)
 
 
 @contextlib.contextmanager
@@ -169,18 +183,7 @@ def _contained(cell: Cell, card: EngineCard, settings: Settings, place: Place) -
     runtime = card.runtimes["container"]
     docker = dockerd.address()
     place.on_docker(docker)
-    chosen = chosen_here(card, settings)
-    with connected(docker) as client, answering(), place.waiting():
-        image = pull.ensured(
-            client,
-            chosen.ref,
-            engine=card.name,
-            dockerfile=chosen.dockerfile,
-            auto_pull=settings.auto_pull,
-            force=settings.force,
-            say=place.on_step,
-            tell=place.on_fetch,
-        )
+    chosen, image = _image(docker, card, settings, place)
     ours = sibling.find(docker)
     reached = request.network(settings.network, ours)
     seen, model = request.model(cell, runtime)
@@ -217,7 +220,7 @@ def _composed(cell: Cell, card: EngineCard, settings: Settings, place: Place) ->
     port = stack.own_port(card)
     if unfit := found.trouble(port, beside=beside is not None):
         raise EngineStartError(unfit, kind="compose")
-    stack.bring_images(docker, found, auto_pull=settings.auto_pull, say=place.on_step, tell=place.on_fetch)
+    _images(docker, found, settings, place)
     began = time.monotonic()
     with compose.running(
         docker,
@@ -238,6 +241,28 @@ def _composed(cell: Cell, card: EngineCard, settings: Settings, place: Place) ->
 
         _wait(process, card, settings, place.on_poll, answers_somewhere)
         yield _Up(process, began, url, image)
+
+
+def _image(docker: Docker, card: EngineCard, settings: Settings, place: Place) -> tuple[Image, LocalImage]:
+    """The image of an engine's container, pulled or built where it is not here yet; no clock of an item runs."""
+    chosen = chosen_here(card, settings)
+    with connected(docker) as client, answering(), place.waiting():
+        return chosen, pull.ensured(
+            client,
+            chosen.ref,
+            engine=card.name,
+            dockerfile=chosen.dockerfile,
+            auto_pull=settings.auto_pull,
+            force=settings.force,
+            say=place.on_step,
+            tell=place.on_fetch,
+        )
+
+
+def _images(docker: Docker, found: stack.Stack, settings: Settings, place: Place) -> None:
+    """The same of all services that a service needs."""
+    with place.waiting():
+        stack.bring_images(docker, found, auto_pull=settings.auto_pull, say=place.on_step, tell=place.on_fetch)
 
 
 def _with_model(cell: Cell, settings: Settings, http: httpx.Client) -> Cell:
@@ -291,9 +316,13 @@ def missing(cell: Cell, card: EngineCard, settings: Settings | None = None) -> s
         docker = dockerd.address()
         if absent := dockerd.trouble(docker) or _out_of_reach(docker, settings):
             return absent
-        return _without_image(docker, card, settings) if settings else ""
-    runtime = card.runtimes[cell.runtime]  # type: ignore[index]  # the matrix has checked it
-    return installed.absent(card, runtime)
+        if settings and (absent := _without_image(docker, card, settings)):
+            return absent
+    else:
+        runtime = card.runtimes[cell.runtime]  # type: ignore[index]  # the matrix has checked it
+        if absent := installed.absent(card, runtime):
+            return absent
+    return local.absent(cell.model, card.formats) if card.formats else ""
 
 
 def _out_of_reach(docker: Docker, settings: Settings | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pytest_kitt.cards import EngineCard
@@ -48,7 +48,7 @@ class Place:
         return None if self.images is None else bool({chosen.ref, f"{chosen.ref}:latest"} & self.images)
 
 
-def look(known: Mapping[str, EngineCard], settings: Settings) -> Place:
+def look(known: Collection[str], settings: Settings) -> Place:
     """What is here; UserError for a file of the user's that cannot be read, never for a Docker that is not there."""
     try:
         docker = dockerd.address()

@@ -24,7 +24,7 @@ from typing import Any, Self
 if __name__ == "__main__":  # without site-packages the package that this file is in is not on the path
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from pytest_kitt.engine import reaper
+from pytest_kitt.engine import reaper, shared
 from pytest_kitt.engine.dockerd import Docker
 
 MARK = "KITT_MARK"
@@ -122,16 +122,19 @@ def carries(pid: int, mark: str) -> bool:
 def kill_marked(mark: str, within_s: float = _SWEEP_S, *, spare: str = "") -> None:
     """Kills every marked process, again until none is left: a process may fork while it is being looked for.
 
-    Those that carry the mark ``spare`` live on.
+    Those that carry the mark ``spare`` live on. What the killed ones leave in /dev/shm is removed.
     """
     deadline = time.monotonic() + within_s
+    left: set[shared.Segment] = set()
     while pids := [p for p in marked(mark) if not (spare and carries(p, spare))]:
+        left |= shared.mapped(pids)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:  # only now: on a busy machine the first look alone may take longer
-            return
+            break
         time.sleep(0.01)
+    shared.remove(left)
 
 
 def _watch(mark: str, folder: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError, nearest, why
+from pytest_kitt.mistakes import explained
 
 SUFFIX = ".kitt.yaml"
 Mode = Literal["loglikelihood", "generate", "first-token"]
@@ -335,7 +336,7 @@ def read(path: Path) -> EvalCard:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {why(error)}; check the path") from error
     try:
-        tree, content = yaml.compose(source, yaml.SafeLoader), yaml.safe_load(source)
+        content = yaml.safe_load(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -347,47 +348,4 @@ def read(path: Path) -> EvalCard:
     try:
         return EvalCard.model_validate(content)
     except ValidationError as error:
-        raise UserError(_explain(path, tree, error)) from error
-
-
-def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> str:
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])  # a typo explains what is missing
-    loc = first["loc"]
-    where = f"{path}:{_line(tree, loc)}"
-    if first["type"] != "extra_forbidden":
-        key = f"key {'.'.join(map(str, loc))!r}: " if loc else ""
-        return f"{where}: {key}{first['msg'].removeprefix('Value error, ')}"
-    return f"{where}: unknown key {'.'.join(map(str, loc))!r}; {nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
-
-
-def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """The line of a key, or of the innermost one that is there."""
-    line = 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((pair for pair in node.value if pair[0].value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys of the record at this place of a card."""
-    record: type[BaseModel] = EvalCard
-    for part in loc:
-        if isinstance(part, str) and part in record.model_fields:
-            record = next(iter(_records(record.model_fields[part].annotation)), record)
-    return list(record.model_fields)
-
-
-def _records(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in typing.get_args(annotation) for found in _records(inner)]
+        raise UserError(explained(path, error, EvalCard)) from error

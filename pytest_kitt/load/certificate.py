@@ -50,6 +50,7 @@ MIN_REQUESTS = 10
 MIN_SPAN_S = 0.2
 """Neither does a shorter time."""
 
+_BUNDLED = "--kitt-bundled (kitt_load(..., bundled=True) in a test of your own)"
 _MEASURED, _GOOD = Phase.MEASURED, Failure.NONE
 
 
@@ -216,7 +217,7 @@ def _cure(c: Certificate, broken: Sequence[str], *, unfit: bool) -> str:
     if not broken:
         return ""
     if c.bundled_share > MAX_BUNDLED:
-        return "say kitt_load(..., bundled=True) to go without the time between tokens"
+        return f"{_BUNDLED} goes without the time between tokens"
     if c.local_errors or c.clock_drift_ms > MAX_DRIFT_MS:
         return "mend this machine and run again"
     if unfit:
@@ -224,7 +225,7 @@ def _cure(c: Certificate, broken: Sequence[str], *, unfit: bool) -> str:
     if c.cpu_share > BUSY_CPU:
         return "one client is not enough: --kitt-clients=2, if the machine has the cores"
     if broken == [said for said in broken if "in one read" in said] and c.lag_p99_ms < 1:
-        return "the server seems to send them together: say kitt_load(..., bundled=True) if it should"
+        return f"the server seems to send them together: {_BUNDLED} accepts that"
     if c.late_reads_share <= MAX_LATE_READS and c.lag_p99_ms <= MAX_LAG_P99_MS and c.merged_share <= MAX_MERGED:
         return "the answers are too quick for this client: fewer slots with longer answers, or --kitt-clients=2"
     return "this machine had other work: run again when it has none, or --kitt-certify=record to see the numbers"

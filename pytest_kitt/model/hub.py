@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import importlib.util
 import io
 import logging
 import os
@@ -73,14 +74,17 @@ class Wish:
     lacks: Lacks = lambda *_: ""
 
 
+def is_installed() -> bool:
+    """Whether the library is here that downloads; it is not imported."""
+    return importlib.util.find_spec("huggingface_hub") is not None
+
+
 def fetched(wish: Wish) -> Path:
     """The file or folder that an engine is given, downloaded; EngineStartError says what is in the way."""
     if os.environ.get("HF_HUB_OFFLINE", os.environ.get("TRANSFORMERS_OFFLINE", "")).lower() in _YES:
         raise refusal.offline(wish.hub)
-    try:
-        import huggingface_hub  # noqa: F401 - whether it is there
-    except ImportError as error:
-        raise refusal.not_installed(wish.hub) from error
+    if not is_installed():
+        raise refusal.not_installed(wish.hub)
     with _explained(wish.hub), _quiet():
         commit, files = _offered(wish.hub)
         names = _chosen(wish, files)

@@ -22,6 +22,13 @@ def cached(model: ModelRef) -> ModelRef:
     return model if path is None else _here(model, path)
 
 
+def absent(model: ModelRef, formats: Sequence[str]) -> str:
+    """What is not installed and would be needed to have the files, in one sentence with the cure; else nothing."""
+    if model.hub is None or model.path or hub.is_installed() or cache.found(model.hub, formats):
+        return ""
+    return str(refusal.not_installed(model.hub))
+
+
 def files(
     model: ModelRef,
     *,

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 from pytest_kitt.errors import UserError
 from pytest_kitt.measure.metrics import Better
 from pytest_kitt.measure.results import Outcome
+from pytest_kitt.mistakes import in_words
 from pytest_kitt.report.document import AGREEMENTS
 from pytest_kitt.store import schema
 
@@ -170,7 +171,7 @@ def read(path: Path) -> _Document:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise UserError(
-            f"{path} is no run as kitt results export --format json writes it: {where}: {first['msg']}"
+            f"{path} is no run as kitt results export --format json writes it: {where}: {in_words([first])}"
         ) from error
     _require_sound(document, path)
     return document

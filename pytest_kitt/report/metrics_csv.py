@@ -13,7 +13,10 @@ from pytest_kitt.report import document, scores
 _RUN = ("id", "status", "started_at")
 _RESULT = ("benchmark", "version", "category", "outcome", "attempt", "nodeid", "key")
 _CELL = ("id", "key", "engine", "engine_version", "runtime", "image", "image_digest", "api", "synthetic", "toy")
-_MODEL = ("name", "format", "quantization", "parameters", "digest")
+_MODEL = (
+    *("name", "format", "quantization", "parameters", "digest"),
+    *("ref", "size_bytes", "architecture", "context", "revision"),
+)
 _METRIC = ("name", "stat", "value", "unit", "better", "n", "ci_low", "ci_high", "method")
 _HEAD = (
     *(f"run_{name}" if name != "id" else "run" for name in _RUN),

@@ -97,7 +97,7 @@ class Row:
         who = ": ".join(map(printable, filter(None, (self.worker, self.nodeid, step.label))))
         if step.word:
             return f"{who}: {printable(step.word)}, {at_s - self._since_s:.0f} s so far"
-        parts = [_count_in_words(step)]
+        parts = [_count(step, sentence=True)]
         if now.failed:
             parts.append(f"{now.failed} failed")
         if (tps := self.tps(at_s)) is not None and now.phase is not None:
@@ -186,30 +186,23 @@ def _name(nodeid: str) -> str:
     return f"{before.rpartition('::')[2]}{bracket}{inside}"
 
 
-def _count(step: Step) -> str:
+def _count(step: Step, *, sentence: bool = False) -> str:
+    """How far a step is, in few columns or as a part of a sentence."""
     now, word = step.now, _PHASES[step.now.phase]
-    if now.phase is None:
+    warms = now.phase is Phase.WARMUP
+    if now.phase is None or (warms and not step.warmup):
         return word
-    if now.phase is Phase.WARMUP:
-        return f"{word} {now.warmed}/{step.warmup}" if step.warmup else word
-    if step.seconds:
-        reached = f"{min(now.measured_s, step.seconds):.0f}/{step.seconds:g} s"
+    of, unit = (" of ", f" {step.unit}") if sentence else ("/", "" if step.unit == "requests" else f" {step.unit}")
+    if warms:
+        reached = f"{now.warmed}{of}{step.warmup}{unit}"
+    elif step.seconds:
+        reached = f"{min(now.measured_s, step.seconds):.0f}{of}{step.seconds:g} s"
+        reached += f", {now.done}{unit}" if sentence else ""
     else:
-        reached = f"{now.done}/{step.total}" + ("" if step.unit == "requests" else f" {step.unit}")
-    return f"{reached} {word}".rstrip()
-
-
-def _count_in_words(step: Step) -> str:
-    now, word = step.now, _PHASES[step.now.phase]
-    if now.phase is None:
-        return word
-    if now.phase is Phase.WARMUP:
-        return f"{word}, {now.warmed} of {step.warmup} {step.unit}" if step.warmup else word
-    if step.seconds:
-        reached = f"{min(now.measured_s, step.seconds):.0f} of {step.seconds:g} s, {now.done} {step.unit}"
-    else:
-        reached = f"{now.done} of {step.total} {step.unit}"
-    return f"{word}, {reached}" if word else reached
+        reached = f"{now.done}{of}{step.total}{unit}"
+    if sentence:
+        return f"{word}, {reached}" if word else reached
+    return f"{word} {reached}" if warms else f"{reached} {word}".rstrip()
 
 
 def _shown(value: float | None, unit: str) -> str:

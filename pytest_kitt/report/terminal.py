@@ -113,8 +113,8 @@ def scaled(value: float, unit: str) -> str:
 
 
 def shortened(text: str, limit: int = 300) -> str:
-    """The first line, at most so many characters, cut between two words."""
-    line = text.splitlines()[0].removeprefix("InvalidMeasurement: ") if text else ""
+    """The first line that says something, at most so many characters, cut between two words."""
+    line = next(iter(text.strip().splitlines()), "").removeprefix("InvalidMeasurement: ")
     return line if len(line) <= limit else f"{line[:limit].rpartition(' ')[0]} …"
 
 

@@ -259,10 +259,19 @@ def _run(connection: sa.Connection, row: sa.RowMapping) -> dict[str, Any]:
         "toy": row["toy"],
         "results": {row.outcome: row.n for row in connection.execute(counts)},
         "engines": sorted({cell["engine"] for cell in cells}),
+        "engine_versions": _versions(cells),
         "models": sorted({cell["model"]["name"] for cell in cells}),
         "argv": row["argv"],
         "kitt_version": row["kitt_version"],
     }
+
+
+def _versions(cells: Sequence[sa.RowMapping]) -> dict[str, list[str]]:
+    """The versions that each engine said it has; none of one that never answered."""
+    said: dict[str, set[str]] = {cell["engine"]: set() for cell in cells}
+    for cell in cells:
+        said[cell["engine"]] |= {cell["engine_version"]} - {""}
+    return {engine: sorted(versions) for engine, versions in sorted(said.items())}
 
 
 def _status(row: sa.RowMapping) -> str:

@@ -1,23 +1,27 @@
-"""How do tests run a small server as an engine in a container, and look for what is left of it?"""
+"""How do tests run a small server, or pytest itself, in a container, and look for what is left of it?"""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from docker.types import Mount
 
+import pytest_kitt
 from pytest_kitt import shipped
 from pytest_kitt.cards import EngineCard
-from pytest_kitt.engine import reaper
+from pytest_kitt.engine import dockerd, reaper
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.engine.start import Place, started
 from pytest_kitt.matrix import build
 from pytest_kitt.settings import Settings
+from tests.containers import LABEL
 
 PATIENCE_S = 60.0
 
@@ -107,6 +111,45 @@ def running(raw: dict[str, Any], place: Place, **settings: Any) -> Iterator[Runn
     (cell,) = build(asked, {card.name: card})
     with started(cell, card, asked, place) as engine:
         yield engine
+
+
+def pytest_inside(
+    client: Any, image: str, argv: Sequence[str], *, seen: Mapping[str, str], env: Mapping[str, str], folder: str
+) -> str:
+    """What pytest says that runs in a container beside the engine's, with this checkout and this Python's packages.
+
+    Args:
+        client: of the daemon, whose socket it gets.
+        image: with a Python of this version.
+        argv: of pytest.
+        seen: folders and files of this machine, and where the container has them.
+        env: what else its environment holds.
+        folder: where it runs, as the container has it.
+
+    """
+    root, packages = str(Path(pytest_kitt.__file__).parents[1]), str(Path(pytest.__file__).parents[1])
+    beside = client.containers.create(
+        image,
+        entrypoint=["python3", "-P", "-m", "pytest"],
+        command=list(argv),
+        environment={"PYTHONPATH": f"{root}:{packages}", "KITT_CERTIFY": "record", **env},
+        mounts=[
+            *(Mount(inside, path, type="bind") for path, inside in {root: root, packages: packages, **seen}.items()),
+            Mount("/var/run/docker.sock", dockerd.address().socket, type="bind"),
+        ],
+        network_mode="bridge",
+        user="0",
+        working_dir=folder,
+        labels={LABEL: "pytest"},
+    )
+    try:
+        beside.start()
+        code = beside.wait(timeout=4 * PATIENCE_S)["StatusCode"]
+        said = str(beside.logs().decode())
+    finally:
+        beside.remove(force=True)
+    assert code == 0, said
+    return said
 
 
 def left(client: Any, label: str, value: str) -> list[str]:

@@ -16,13 +16,17 @@ import pytest
 import yaml
 
 from pytest_kitt import shipped
-from pytest_kitt.engine import dockerd, pull, reaper, request, sibling, start
+from pytest_kitt.cards import EngineCard
+from pytest_kitt.engine import dockerd, lease, pull, reaper, request, sibling, start
 from pytest_kitt.engine.mounts import of_model
 from pytest_kitt.engine.request import Network
 from pytest_kitt.engine.runtime.container import Mount
 from pytest_kitt.engine.sibling import Sibling
 from pytest_kitt.engine.start import Place
 from pytest_kitt.errors import EngineStartError, UserError
+from pytest_kitt.matrix import build
+from pytest_kitt.session import Engines
+from pytest_kitt.settings import Settings
 from tests.doubles.docker_api import DockerApi, docker_api
 from tests.engines.contained import free_port, running
 
@@ -93,6 +97,27 @@ def test_the_gpus_that_are_leased_are_asked_for(
     ]
     (body,) = api.created()
     assert not any(variable.startswith("CUDA_VISIBLE_DEVICES") for variable in body["Env"])
+
+
+def test_an_image_is_pulled_while_no_device_is_held(
+    api: DockerApi, private_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of a download keep nobody else from the GPU."""
+    new, mine = "registry.example/new:1", EngineCard.model_validate(card())
+    asked = Settings(engine=("mine",), runtime="container", image=(("*", new),), auto_pull=True)
+    (cell,) = build(asked, {"mine": mine})
+    here_when_asked: list[bool] = []
+
+    def held(*_: object, **__: object) -> object:
+        here_when_asked.append(new in api.images)
+        raise EngineStartError("the device is asked for", kind="device")
+
+    monkeypatch.setattr(lease, "held", held)
+    engines = Engines(asked, {"mine": mine}, "run")
+    with contextlib.closing(engines), pytest.raises(EngineStartError, match="the device is asked for"):
+        engines.ensure(cell)
+    assert here_when_asked == [True]
+    assert private_home.is_dir()
 
 
 @pytest.mark.parametrize("number", [1, 4])

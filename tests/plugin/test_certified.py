@@ -24,11 +24,16 @@ def run(pytester: pytest.Pytester, url: str, *args: str) -> pytest.RunResult:
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", f"--kitt-url={url}", *args, "test_it.py")
 
 
+def shown() -> list[dict[str, Any]]:
+    """The last run's results."""
+    with opened("") as engine, engine.connect() as connection:
+        return [dict(result) for result in reader.show_run(connection, "last")["results"]]
+
+
 def stored() -> dict[str, Any]:
     """The last run's only result."""
-    with opened("") as engine, engine.connect() as connection:
-        (result,) = reader.show_run(connection, "last")["results"]
-    return dict(result)
+    (result,) = shown()
+    return result
 
 
 @needs_truth
@@ -52,8 +57,14 @@ def test_bundled_tokens_are_invalid_unless_accepted(pytester: pytest.Pytester) -
     )
     with running("--ttft-ms", "20", "--itl-ms", "5", "--fault", "merge:8") as server:
         result = run(pytester, server.url, "--kitt-certify=require", "--junitxml=j.xml", "-v")
+        again = run(pytester, server.url, "--kitt-certify=require", "--kitt-bundled", "--kitt-resume=last")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*in one chunk with the one before*Next: say kitt_load(..., bundled=True)*"])
+    result.stdout.fnmatch_lines(["*in one chunk with the one before*Next: --kitt-bundled (kitt_load(...*"])
+    again.assert_outcomes(passed=1, deselected=1)
+    refused = next(found for found in shown() if found["benchmark"] == "refused")
+    assert (refused["outcome"], refused["attempt"], refused["params"]["bundled"]) == ("passed", 2, True)
+    assert {"tpot_ms", "ttft_ms"} < {metric["name"] for metric in refused["metrics"]}
+    assert not {"itl_ms"} & {metric["name"] for metric in refused["metrics"]}
     junit = (pytester.path / "j.xml").read_text()
     assert '<property name="kitt.certified" value="false"' in junit
     assert '<property name="kitt.certified" value="true"' in junit

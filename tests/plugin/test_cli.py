@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 from pytest_kitt.cli import app
 from pytest_kitt.store import reader
 from pytest_kitt.store.database import exists, opened
+from tests import made_run
 
 FAST = ("-q", "-p", "no:cacheprovider", "--kitt-engine-arg=ttft_ms=1", "--kitt-engine-arg=itl_ms=0.1")
 
@@ -249,6 +251,34 @@ def test_what_is_stored_cannot_steer_the_terminal(ask: Asked, stored: Stored) ->
     assert "\x1b" not in out
     assert r"\x1b[31massert 3 < 2" in out
     assert "reproduce: pytest --kitt-suite=quick --kitt-engine=llama_cpp -k 'not slow and" in out
+
+
+def test_a_run_says_which_engine_was_measured(ask: Asked) -> None:
+    """Version and image of each cell; a cell whose engine was changed in mid-run is two, and results say which."""
+    digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    old = dataclasses.replace(
+        made_run.CELL, runtime="container", image="e/server:1.2", image_digest=f"e/server@{digest}"
+    )
+    new = dataclasses.replace(old, engine_version="1.3", image_digest=digest.replace("0123", "fedc"))
+    never = dataclasses.replace(made_run.CELL, key="0" * 12, engine_version="")
+    results = [made_run.result(name, cell=cell) for name, cell in (("a", old), ("b", old), ("c", new), ("d", never))]
+    with opened("") as store:
+        made_run.write(store, *((result, ()) for result in results))
+    lines = ask("results", "show", "last")[1].splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("cell "))
+    assert [line.split() for line in lines[at : at + 5]] == [
+        ["cell", "engine", "version", "runs", "as", "image", "key"],
+        ["e-m", "e", "1.2", "container", "e/server:1.2", "(sha256:0123456789ab)", "abcdef012345"],
+        ["e-m", "e", "1.3", "container", "e/server:1.2", "(sha256:fedc456789ab)", "abcdef012345"],
+        ["e-m", "e", "-", "process", "-", "000000000000"],
+        [],
+    ]
+    assert "b[c8] on e-m (1.2, container, sha256:0123456789ab, abcdef012345)  PASSED" in lines
+    assert "c[c8] on e-m (1.3, container, sha256:fedc456789ab, abcdef012345)  PASSED" in lines
+    assert "d[c8] on e-m (process, 000000000000)  PASSED" in lines
+    assert "e 1.2/1.3 m-7B" in ask("results", "list")[1]
+    (run,) = json.loads(ask("results", "list", "--json")[1])["runs"]
+    assert run["engine_versions"] == {"e": ["1.2", "1.3"]}
 
 
 # -- engines, test, models

@@ -128,6 +128,28 @@ def test_check_of_an_engine_that_can_be_started(ask: Asked, monkeypatch: pytest.
     assert (code, "--kitt-url=http://HOST:PORT" in out) == (0, True)
 
 
+def test_a_card_that_is_not_valid_hides_no_other(ask: Asked, private_home: Path) -> None:
+    """The good ones are listed; each bad one is a line with file, line and cure, and the exit code says so."""
+    folder = private_home / "engines"
+    folder.mkdir()
+    (folder / "broken.yaml").write_text("name: [")
+    (folder / "mine.yaml").write_text("name: mine\ndescription: of my own\n")
+    (folder / "typo.yaml").write_text("name: typo\ndescription: d\nhelth: /h\n")
+    (folder / "vllm.yaml").write_text("name: vlm\ndescription: d\n")
+    (private_home / "engines.yaml").write_text("image_overrides: {vllm: 'mine:2'}")
+    code, out, err = ask("engines", "list")
+    listed = [line.split()[0] for line in out.splitlines() if line]
+    assert (code, "mine" in listed, "tgi" in listed, "vllm" in listed) == (1, True, True, False)
+    broken, typo, misnamed = err.splitlines()
+    assert broken.startswith(f"kitt: {folder / 'broken.yaml'}:1: not valid YAML")
+    assert typo.startswith(f"kitt: {folder / 'typo.yaml'}:3: unknown key 'helth'; did you mean 'health'?")
+    assert misnamed == f"kitt: {folder / 'vllm.yaml'}:1: the card's name is 'vlm'; name the file vlm.yaml"
+    code, out, err = ask("engines", "list", "--json")
+    assert (code, [f"kitt: {sentence}" for sentence in json.loads(out)["not_valid"]]) == (1, err.splitlines())
+    assert [name for name, _ in complete.engines("mi")] == ["mine"]
+    assert ask("engines", "check", "simulated")[0] == 4  # as a session would
+
+
 def test_the_users_file_of_images_counts(ask: Asked, private_home: Path) -> None:
     """With its name as the origin; a mistake in it is one sentence."""
     (private_home / "engines.yaml").write_text("image_overrides: {vllm: 'mine:2'}")
@@ -162,6 +184,7 @@ def test_setup_of_what_is_here(ask: Asked, monkeypatch: pytest.MonkeyPatch, tmp_
     "words, sentence",
     [
         (("check", "vlm"), "engine 'vlm' is unknown; did you mean 'vllm'?"),
+        (("check", "nope"), "engine 'nope' is unknown; known: exllamav2, exllamav3, llama_cpp, mlx, ollama, openai, "),
         (("check", "tgi", "--runtime", "process"), "engine tgi is not started as 'process'; known: container"),
         (("setup", "openai"), "with --kitt-url"),
         (("setup", "exllamav2"), "it needs a GPU"),

@@ -123,7 +123,9 @@ def test_no_line_is_wider_than_the_terminal(some: Path) -> None:
     assert some
     plain = everything(0)
     assert "\x1b" not in "".join(plain)
-    assert "20260102-120000-bbbbbb  2026-01-02 00:00:00  passed  quick,performance  llama_cpp a-model-with" in plain[14]
+    assert (
+        "20260102-120000-bbbbbb  2026-01-02 00:00:00  passed  quick,performance  llama_cpp 1 a-model-with" in plain[14]
+    )
     for columns in (40, 80, 200):
         shown = everything(columns)
         for args, piped, text in zip([*HELP, *SHOWN], plain, shown, strict=True):

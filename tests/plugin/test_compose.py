@@ -17,13 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from docker.types import Mount
 
-import pytest_kitt
 from pytest_kitt import shipped
 from pytest_kitt.engine import compose, dockerd, reaper
-from tests.containers import LABEL
-from tests.engines.contained import PATIENCE_S, SERVER, left, raw_card
+from tests.engines.contained import PATIENCE_S, SERVER, left, pytest_inside, raw_card
 from tests.plugin.test_container import ends, watchdog
 
 pytestmark = [
@@ -330,34 +327,14 @@ def test_from_a_container_beside_it(
     """Pytest joins the project's network for as long as it measures: no port need be published."""
     file = stack(tmp_path, llama_image, {**engine(llama_image), "ports": [], "expose": ["8080"]})
     (tmp_path / "test_mine.py").write_text(BENCHMARK)
-    root, packages = str(Path(pytest_kitt.__file__).parents[1]), str(Path(pytest.__file__).parents[1])
-    same = (root, packages, str(tmp_path), str(private_home), "/usr/bin/docker-compose", str(PACKAGES))
-    beside = docker_client.containers.create(
+    same = (str(tmp_path), str(private_home), "/usr/bin/docker-compose", str(PACKAGES))
+    said = pytest_inside(
+        docker_client,
         llama_image,
-        entrypoint=["python3", "-P", "-m", "pytest"],
-        command=[*flags(file, model), "test_mine.py"],
-        environment={
-            "PYTHONPATH": f"{root}:{packages}",
-            "KITT_HOME": str(private_home),
-            "KITT_CERTIFY": "record",
-            "WHERE": str(tmp_path),
-            "STAGE": "",
-        },
-        mounts=[
-            *(Mount(path, path, type="bind") for path in same),
-            Mount("/var/run/docker.sock", dockerd.address().socket, type="bind"),
-        ],
-        network_mode="bridge",
-        user="0",
-        working_dir=str(tmp_path),
-        labels={LABEL: "pytest"},
+        [*flags(file, model), "test_mine.py"],
+        seen={path: path for path in same},
+        env={"KITT_HOME": str(private_home), "WHERE": str(tmp_path), "STAGE": ""},
+        folder=str(tmp_path),
     )
-    try:
-        beside.start()
-        code = beside.wait(timeout=4 * PATIENCE_S)["StatusCode"]
-        said = beside.logs().decode()
-    finally:
-        beside.remove(force=True)
-    assert code == 0, said
     assert "1 passed" in said
     assert none_left(docker_client, f"mine-{model}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.made_models import put, safetensors
 
@@ -102,6 +103,33 @@ def test_impossible_cells_and_servers_that_are_not_there(pytester: pytest.Pytest
     unreachable.stdout.no_fnmatch_line("*hush*")  # nor does the header show it
 
 
+@pytest.mark.parametrize(
+    "engines, code, idle",
+    [("mine", 4, "mine-any"), ("mine,simulated", 1, "mine-any"), ("mine,other,simulated", 1, "mine-any, other-any")],
+)
+@pytest.mark.parametrize("shown", [(), ("-p", "no:terminal")], ids=["terminal", "silent"])
+def test_what_cannot_start_is_no_success(
+    pytester: pytest.Pytester, private_home: Path, engines: str, code: int, idle: str, shown: tuple[str, ...]
+) -> None:
+    """The cells are named, each with its cure, and the exit code is that of the session: refused, or errors of some."""
+    folder = private_home / "engines"
+    folder.mkdir()
+    for name in ("mine", "other"):
+        runtimes = {"process": {"command": [name], "program": f"no-{name}", "install": "get it"}}
+        card = {"name": name, "description": "not here", "runtimes": runtimes}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
+    pytester.makepyfile(test_mine=BENCHMARKS)
+    args = (f"--kitt-engine={engines}", "--kitt-model=any", "test_mine.py")
+    result = run(pytester, "--kitt-dry-run", *shown, *args)
+    assert result.ret == code
+    if not shown:
+        assert f"Cannot start: {idle}; see there." in plan(result)
+        assert any(line.startswith("mine-any process ") and "no-mine" in line for line in plan(result))
+    assert run(pytester, *args).ret == code
+    kept_out = run(pytester, "--kitt-dry-run", *args, "-k", "test_plain or simulated")
+    assert kept_out.ret == (4 if engines == "mine" else 0)
+
+
 def test_the_environment_says_so_too(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """KITT_DRY_RUN=1 holds for a session that a fixture alone makes one of ours; a word that is none is exit code 4."""
     pytester.makepyfile(test_mine=BENCHMARKS)
@@ -141,9 +169,9 @@ def test_a_compose_file_is_read_and_docker_is_not_asked(
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     pytester.makefile(".yaml", stack="services: {llama: {image: x}}")
     pytester.makepyfile(test_mine="def test_mine(kitt_engine): ...")
-    for inert in ("--collect-only", "--kitt-dry-run"):
+    for inert, code in (("--collect-only", 0), ("--kitt-dry-run", 4)):
         result = pytester.runpytest_inprocess(
             "-p", "no:cacheprovider", inert, "--kitt-compose=stack.yaml", "test_mine.py"
         )
-        assert result.ret == 0
+        assert result.ret == code
         result.stdout.fnmatch_lines(["*openai-llama (compose)*"])

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_kitt.store import reader
+from pytest_kitt.store.database import opened
+
 KEY = "sk-very-secret"
 TEST = """
 def test_it(kitt_engine, kitt_load):
@@ -66,6 +69,24 @@ def test_a_running_server(
     store = Path(os.environ["KITT_HOME"])
     assert KEY not in "".join(left)
     assert all(KEY.encode() not in path.read_bytes() for path in store.iterdir())
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["n0", "n1"])
+def test_a_simulated_engine_that_runs_already_is_no_real_one(
+    pytester: pytest.Pytester, served: str, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    """It says who it is: run, cells and the summary are marked, whatever card the user names."""
+    if workers:
+        pytest.importorskip("xdist")
+    monkeypatch.setenv("KITT_API_KEY", KEY)
+    pytester.makepyfile(test_it="def test_it(kitt_engine): ...")
+    result = run(pytester, f"--kitt-url={served}", "--kitt-engine=vllm", *workers, "test_it.py")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["Note: the simulated engine makes its tokens up: *"])
+    with opened("") as store, store.connect() as connection:
+        found = reader.show_run(connection, "last")
+    assert found["run"]["synthetic"]
+    assert [one["cell"]["synthetic"] for one in found["results"]] == [True]
 
 
 def test_https_with_a_private_authority(pytester: pytest.Pytester, tmp_path: Path) -> None:

@@ -170,4 +170,4 @@ def test_a_mistake_in_it_is_one_sentence(small: Path, pytester: pytest.Pytester)
     small.write_text(small.read_text().replace("health:", "heath:"))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "test_words.py", "--kitt-engine=small")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*small.yaml: unknown key 'heath'; did you mean 'health'?*"])
+    result.stderr.fnmatch_lines(["*small.yaml:*: unknown key 'heath'; did you mean 'health'?*"])

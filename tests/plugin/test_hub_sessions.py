@@ -85,6 +85,27 @@ def test_a_refusal_is_one_error(fake: FakeHub, pytester: pytest.Pytester) -> Non
     result.stdout.fnmatch_lines(["*EngineStartError*model 'org/tiny-GGUF:F16' is gated; ask for access on its page*"])
 
 
+def test_without_the_library_nothing_starts(fake: FakeHub, pytester: pytest.Pytester) -> None:
+    """One sentence and exit code 4 where no other cell is left; a model of the cache needs no library."""
+    without = (
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'huggingface_hub' else find(name, *a)\n"
+    )
+    library = pytester.makepyfile(sitecustomize=without)
+    sentence = "*model 'org/tiny-GGUF:F16' is not in the cache, and to download it needs the package huggingface_hub: *"
+    tried = ((MODEL,), (MODEL, "--kitt-dry-run"), (f"{MODEL},tiny",))
+    alone, planned, beside = (run(pytester, *args) for args in tried)
+    assert (alone.ret, planned.ret, beside.ret) == (4, 4, 1)
+    alone.stderr.fnmatch_lines([f"ERROR: kitt: {sentence}pip install 'pytest-kitt[[]hub]'"])
+    planned.stdout.fnmatch_lines([f"llama_cpp-tiny-GGUF-F16 *CANNOT START: {sentence}"])
+    beside.assert_outcomes(passed=1, failed=1, errors=1, skipped=1)
+    assert fake.asked == []
+    library.unlink()
+    run(pytester, MODEL).assert_outcomes(passed=2)
+    library.write_text(without)
+    run(pytester, MODEL).assert_outcomes(passed=2)
+
+
 def test_workers_fetch_it_too(fake: FakeHub, pytester: pytest.Pytester) -> None:
     """In a worker of pytest-xdist it is the same, the words come through its controller."""
     pytest.importorskip("xdist")

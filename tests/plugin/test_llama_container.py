@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.types import Mount
 
-import pytest_kitt
 from pytest_kitt import shipped
-from pytest_kitt.engine import dockerd
-from tests.containers import LABEL
-from tests.engines.contained import PATIENCE_S, none_left
+from tests.engines.contained import none_left, pytest_inside
 
 pytestmark = pytest.mark.docker
 
@@ -64,29 +60,14 @@ def test_two_models_on_two_workers(
 @pytest.mark.usefixtures("models")
 def test_from_a_container_beside_it(tmp_path: Path, llama_image: str, private_home: Path, docker_client: Any) -> None:
     """Pytest sees its model where its container has it, Docker's host where it lies; both share one network."""
-    root, packages = str(Path(pytest_kitt.__file__).parents[1]), str(Path(pytest.__file__).parents[1])
-    seen = {root: root, packages: packages, str(tmp_path): "/work", str(private_home): "/home-of-kitt"}
-    beside = docker_client.containers.create(
+    said = pytest_inside(
+        docker_client,
         llama_image,
-        entrypoint=["python3", "-P", "-m", "pytest"],
-        command=[*LLAMA, "--kitt-suite=quick", "--kitt-model=/work/models/one.gguf", f"--kitt-image={llama_image}"],
-        environment={"PYTHONPATH": f"{root}:{packages}", "KITT_HOME": "/home-of-kitt", "KITT_CERTIFY": "record"},
-        mounts=[
-            *(Mount(inside, path, type="bind") for path, inside in seen.items()),
-            Mount("/var/run/docker.sock", dockerd.address().socket, type="bind"),
-        ],
-        network_mode="bridge",
-        user="0",
-        working_dir="/work",
-        labels={LABEL: "pytest"},
+        [*LLAMA, "--kitt-suite=quick", "--kitt-model=/work/models/one.gguf", f"--kitt-image={llama_image}"],
+        seen={str(tmp_path): "/work", str(private_home): "/home-of-kitt"},
+        env={"KITT_HOME": "/home-of-kitt"},
+        folder="/work",
     )
-    try:
-        beside.start()
-        code = beside.wait(timeout=4 * PATIENCE_S)["StatusCode"]
-        said = beside.logs().decode()
-    finally:
-        beside.remove(force=True)
-    assert code == 0, said
     assert "4 passed" in said
     with contextlib.closing(sqlite3.connect(private_home / "kitt.db")) as store:
         assert store.execute("select value > 0.5 from metrics where name = 'accuracy'").fetchall() == [(1,)]

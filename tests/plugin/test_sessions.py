@@ -229,9 +229,10 @@ def test_without_docker_and_gpu_a_matrix_is_shown(pytester: pytest.Pytester, mon
     absent = "*Docker is not there: no /nonexistent/docker.sock; *--kitt-runtime=*embedded*"
     named = "kitt image: llama_cpp in mine:1 (--kitt-image)"
     flags = ("--kitt-suite=quick", "--kitt-engine=llama_cpp,exllamav2,simulated", "--kitt-image=llama_cpp=mine:1")
-    for first, last in (("--collect-only", "simulated-*4 items"), ("--kitt-dry-run", f"llama_cpp-tiny{absent}")):
+    shown = (("--collect-only", "simulated-*4 items", 0), ("--kitt-dry-run", f"llama_cpp-tiny{absent}", 1))
+    for first, last, code in shown:
         result = run(pytester, first, *flags, "--kitt-model=tiny")
-        assert result.ret == 0
+        assert result.ret == code
         result.stdout.fnmatch_lines([named])
         result.stdout.fnmatch_lines(["exllamav2-tiny*SKIP: exllamav2 loads exl2 or gptq *"])
         result.stdout.fnmatch_lines([last])
@@ -343,7 +344,7 @@ def test_bad_files(pytester: pytest.Pytester) -> None:
     (home / "engines" / "mine.yaml").write_text("name: mine\ndescription: x\nhelth: /h\n")
     result = run(pytester, "--kitt-engine=simulated", "--kitt-suite=quick")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["*mine.yaml: unknown key 'helth'; did you mean 'health'?*"])
+    result.stderr.fnmatch_lines(["*mine.yaml:3: unknown key 'helth'; did you mean 'health'?*"])
     (home / "engines" / "mine.yaml").unlink()
     pytester.makepyfile("import pytest\n@pytest.mark.kitt(nam='x')\ndef test_x(kitt_engine):\n    pass")
     result = run(pytester, *FAST, "test_bad_files.py")
@@ -374,6 +375,39 @@ def test_selection(pytester: pytest.Pytester) -> None:
     assert re.findall(r"::(\w+)", own.stdout.str()) == ["test_mine"]
     marked = run(pytester, *listed, "--kitt-suite=quick", "-m", "not kitt")
     assert marked.ret == 5
+
+
+@pytest.mark.parametrize("quiet", ["-q", "-qq"])
+def test_each_skip_leaves_its_reason(pytester: pytest.Pytester, quiet: str) -> None:
+    """In one line of our own table, however quiet pytest is, whoever skips, and at whichever line the reason begins."""
+    pytester.makepyfile(
+        test_them="""
+        import pytest
+
+        @pytest.fixture
+        def needed():
+            pytest.skip("the fixture lacks something")
+
+        def test_inside(kitt_engine):
+            pytest.skip("\\n  no log-probabilities\\nand more of it")
+
+        def test_before(kitt_engine, needed): ...
+
+        @pytest.mark.skip(reason="not today")
+        def test_marked(kitt_engine): ...
+        """
+    )
+    put(pytester.path / "w", {"config.json": {}, "model.safetensors": safetensors()})
+    result = run(pytester, quiet, "--kitt-engine=llama_cpp,simulated", "--kitt-model=w", "test_them.py")
+    assert result.ret == 0
+    reasons = [line.strip() for line in result.stdout.lines if ": skipped: " in line]
+    unfit = "skipped: llama_cpp loads gguf and w is safetensors"
+    assert reasons == [
+        *(f"inside: {unfit}", f"before: {unfit}", "marked: skipped: not today"),
+        "inside: skipped: no log-probabilities",
+        "before: skipped: the fixture lacks something",
+        "marked: skipped: not today",
+    ]
 
 
 def test_conftest_overrides_fixtures_and_implements_hooks(pytester: pytest.Pytester) -> None:

@@ -85,12 +85,12 @@ SESSIONS = {
     ),
     "card key": wrong(
         ENGINE,
-        says=r".*mine\.yaml: unknown key 'helth'; did you mean 'health'",
+        says=r".*mine\.yaml:\d: unknown key 'helth'; did you mean 'health'",
         files={"home:engines/mine.yaml": "name: mine\ndescription: x\nhelth: /h\n"},
     ),
     "card name": wrong(
         ENGINE,
-        says=r".*mine\.yaml: the card's name is 'yours'; name the file yours\.yaml",
+        says=r".*mine\.yaml:\d: the card's name is 'yours'; name the file yours\.yaml",
         files={"home:engines/mine.yaml": "name: yours\ndescription: x\n"},
     ),
     "argument form": wrong(ENGINE, "--kitt-engine-arg=seed", says=r"--kitt-engine-arg: 'seed' is not KEY=VALUE"),
@@ -105,7 +105,7 @@ SESSIONS = {
     ),
     "card placeholder": wrong(
         ENGINE,
-        says=r".*mine\.yaml: key 'runtimes\.process\.command\.1': unknown .*\{modelname\}; did you mean 'model_name'",
+        says=r".*mine\.yaml:\d: key 'runtimes\.process\.command\.1': unknown .*\{modelname\}; did you mean",
         files={"home:engines/mine.yaml": CARD_WITH_A_TYPO},
     ),
     "argument name": wrong(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from pytest_kitt.cards import EngineCard
 from pytest_kitt.dialect.answer import bounded
 from pytest_kitt.engine.base import Access, RunningEngine
 from pytest_kitt.engine.health import Health
+from pytest_kitt.engine.simulated import OWNER
 from pytest_kitt.errors import EngineStartError, UserError
 from pytest_kitt.matrix import Cell, base_url
 from pytest_kitt.settings import SECRET_ENV, Settings
@@ -67,9 +69,28 @@ def model_of(http: httpx.Client, named: str) -> str:
     return named or names[0]
 
 
-def served_model(settings: Settings) -> str:
-    """The model to measure: the named one if the server has it, else its only one; UserError says what is wrong."""
-    names = _list_models(settings)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Served:
+    """What a server that already runs is measured as.
+
+    Attributes:
+        model: its name there.
+        synthetic: the server says of itself that it is the simulated engine.
+
+    """
+
+    model: str
+    synthetic: bool = False
+
+
+def served(settings: Settings) -> Served:
+    """What is to be measured: the named model if the server has it, else its only one; UserError says what is wrong."""
+    owners = _list_models(settings)
+    model = _model_among(list(owners), settings)
+    return Served(model, synthetic=owners.get(model) == OWNER)
+
+
+def _model_among(names: list[str], settings: Settings) -> str:
     if len(settings.model) > 1:
         raise UserError(f"--kitt-url: name one model of the server at a time, not {len(settings.model)}")
     if settings.model:
@@ -107,7 +128,8 @@ def _health_status(card: EngineCard, http: httpx.Client) -> int:
         return httpx.codes.OK
 
 
-def _list_models(settings: Settings) -> list[str]:
+def _list_models(settings: Settings) -> dict[str, str]:
+    """The names of the server's models, with who owns each."""
     reach = access(settings)
     try:
         with reach.client() as http:
@@ -129,7 +151,7 @@ def _list_models(settings: Settings) -> list[str]:
             f"--kitt-url: {reach.url}{_MODELS} answers with status {status}: no OpenAI-compatible server there? "
             "check address and path, or name the model with --kitt-model"
         )
-    return _names(response) if status == httpx.codes.OK else []
+    return _owners(response) if status == httpx.codes.OK else {}
 
 
 def _by_way_of(reach: Access) -> str:
@@ -141,10 +163,15 @@ def _by_way_of(reach: Access) -> str:
 
 
 def _names(response: httpx.Response) -> list[str]:
+    return list(_owners(response))
+
+
+def _owners(response: httpx.Response) -> dict[str, str]:
+    """Who owns each model of a list, by its name; nothing where the answer is no such list."""
     try:
-        return [str(entry["id"])[:200] for entry in response.json()["data"]]
-    except (ValueError, KeyError, TypeError):
-        return []
+        return {str(entry["id"])[:200]: str(entry.get("owned_by", ""))[:200] for entry in response.json()["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _listing(names: list[str]) -> str:

@@ -12,8 +12,9 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pytest_kitt.engine import shared
 from pytest_kitt.engine.oom import KillCounter
-from pytest_kitt.engine.watchdog import MARK, kill_marked
+from pytest_kitt.engine.watchdog import MARK, kill_marked, marked
 from pytest_kitt.errors import EngineStartError
 
 _GRACE_S = 5.0
@@ -100,6 +101,7 @@ def running(argv: Sequence[str], *, env: Mapping[str, str], log: Path, mark: str
 
 
 def _stop(popen: subprocess.Popen[bytes], mark: str) -> None:
+    left = shared.mapped(marked(mark))
     try:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGTERM)
@@ -111,3 +113,4 @@ def _stop(popen: subprocess.Popen[bytes], mark: str) -> None:
             os.killpg(popen.pid, signal.SIGKILL)
         kill_marked(mark)
         popen.wait()
+        shared.remove(left)

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pytest_kitt import shipped
 from pytest_kitt.cards import read_yaml
 from pytest_kitt.errors import UserError, nearest
+from pytest_kitt.mistakes import explained
 
 PROFILES = shipped.ENGINES / "simulated" / "profiles.yaml"
 
@@ -40,6 +41,4 @@ def load(name: str) -> Profile:
     try:
         return Profile.model_validate(profiles[name])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, (name, *first["loc"])))
-        raise UserError(f"{PROFILES}: {where}: {first['msg']}") from error
+        raise UserError(explained(PROFILES, error, Profile, (name,))) from error

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 import orjson
 
-from pytest_kitt.engine.simulated import author, exposition, openai, text
+from pytest_kitt.engine.simulated import OWNER, author, exposition, openai, text
 from pytest_kitt.engine.simulated.generation import Bundling, Generation
 from pytest_kitt.engine.simulated.meter import Meter
 from pytest_kitt.engine.simulated.openai import Ask, Limits, RefusedError
@@ -25,7 +25,6 @@ from pytest_kitt.engine.simulated.timetable import Speed, draw_gaps, draw_prefil
 from pytest_kitt.engine.simulated.wire import Request, Response
 
 VERSION = "1.0.0"
-
 _OPEN_PATHS = {"/health", "/version", "/metrics"}
 _PREFIX_TOKENS = 1 << 20  # what the prefix cache holds where the KV cache has no limit
 _RETRY_AFTER_S = "1"
@@ -124,7 +123,7 @@ class Service:
 
     def _models(self, _request: Request, _arrival: float) -> Response:
         limits = self.settings.limits
-        card = {"id": limits.model, "object": "model", "created": 0, "owned_by": "pytest-kitt"}
+        card = {"id": limits.model, "object": "model", "created": 0, "owned_by": OWNER}
         return _json({"object": "list", "data": [card | {"root": limits.model, "max_model_len": limits.context}]})
 
     def _metrics(self, _request: Request, arrival: float) -> Response:
