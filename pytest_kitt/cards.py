@@ -366,6 +366,7 @@ class EngineCard(_Strict):
         chat_template: where it says its chat template, if it does.
         loglikelihood: by which ways it says how likely a given text is, the best first; none when it does not.
         context: where it says how many tokens a request may have, prompt and answer together.
+        reset_cache: how it forgets prompts, if it can.
         force_length: request fields that make every answer as long as its limit; empty when it cannot.
         capabilities: what else its documentation claims.
         request: fields that every request carries, e.g. to switch a prompt cache off.
@@ -397,6 +398,7 @@ class EngineCard(_Strict):
     chat_template: ChatTemplateCard | None = None
     loglikelihood: list[LikelihoodWay] = []
     context: ContextCard | None = None
+    reset_cache: ResetCard | None = None
     force_length: dict[str, Any] = {}
     capabilities: list[Claim] = []
     request: dict[str, Any] = {}
@@ -416,7 +418,7 @@ class EngineCard(_Strict):
     @property
     def claims(self) -> list[str]:
         """What it is said to offer beyond generating; what a session has seen of it is another matter."""
-        fields = {"tokenize": self.tokenize, "force_length": self.force_length}
+        fields = {"tokenize": self.tokenize, "force_length": self.force_length, "reset_cache": self.reset_cache}
         return sorted([*self.capabilities, *(name for name, given in fields.items() if given)])
 
     @model_validator(mode="after")

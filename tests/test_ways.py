@@ -12,7 +12,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from pytest_kitt.cards import EngineCard, LikelihoodWay, TokenizeCard, load_engines
+from pytest_kitt.cards import EngineCard, LikelihoodWay, ResetCard, TokenizeCard, load_engines
 from pytest_kitt.engine.base import Access, RunningEngine
 from pytest_kitt.errors import EngineRequestError, Unscorable
 from pytest_kitt.evals.loglikelihood import by_threads, divide, each_scored, encode, loglikelihood
@@ -108,18 +108,20 @@ CARDS = {
 }
 
 
-def engine(name: str, answer: Server | None = None) -> RunningEngine:
+def engine(
+    name: str, answer: Server | None = None, card: EngineCard | None = None, runtime: str = "endpoint"
+) -> RunningEngine:
     """An engine of such a card, answered by its double or by another."""
     double, tokenize, ways = CARDS[name]
-    card = EngineCard(name=name, description="x", tokenize=tokenize, loglikelihood=ways)  # type: ignore[arg-type]
+    card = card or EngineCard(name=name, description="x", tokenize=tokenize, loglikelihood=ways)  # type: ignore[arg-type]
     served = answer or double
 
     def handle(request: httpx.Request) -> httpx.Response:
-        found = served(request.url.path, json.loads(request.content))
+        found = served(request.url.path, json.loads(request.content or b"{}"))
         return found if isinstance(found, httpx.Response) else httpx.Response(200, content=json.dumps(found))
 
     http = httpx.Client(transport=httpx.MockTransport(handle), base_url="http://engine:1")
-    return RunningEngine(Cell(name, reference.served("m"), "endpoint"), card, Access("http://engine:1"), http=http)
+    return RunningEngine(Cell(name, reference.served("m"), runtime), card, Access("http://engine:1"), http=http)
 
 
 EXACT = [(name, way) for name, (_, _, ways) in CARDS.items() for way in ways if name != "ollama"]
@@ -306,6 +308,22 @@ def test_good_servers_pass_the_probe(name: str) -> None:
     found = probe(engine(name))
     assert [*found.ways] == CARDS[name][2]
     assert (found.exact, found.refused, found.warm_delta, found.batch_delta) == (True, {}, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("status, emptied", [(200, True), (400, False)])
+def test_a_cache_is_emptied_before_the_first_score(status: int, emptied: bool) -> None:
+    """Of an engine that was started here, as its card says; one that refuses is scored all the same."""
+    seen: list[str] = []
+
+    def spy(path: str, body: Body) -> Any:
+        seen.append(path)
+        return httpx.Response(status) if path == "/flush_cache" else sglang(path, body)
+
+    card = engine("sglang").card.model_copy(update={"reset_cache": ResetCard(path="/flush_cache")})
+    assert not probe(engine("sglang", spy, card)).emptied
+    assert "/flush_cache" not in seen
+    assert probe(engine("sglang", spy, card, runtime="process")).emptied is emptied
+    assert seen.count("/flush_cache") == 1
 
 
 def without_echo(path: str, body: Body) -> Any:

@@ -204,8 +204,12 @@ class RunningEngine:
         return found[0]
 
     def _started_context(self) -> int | None:
-        value = "" if self.cell.is_given else command.values(self.cell, self.card).get("context", "")
-        return int(value) or None if value.isdecimal() else None  # 0 is the model's own
+        return int(self._started("context")) or None  # 0 is the model's own
+
+    def _started(self, argument: str) -> str:
+        """The whole number that it was started with, as digits; 0 when nobody said one."""
+        value = "" if self.cell.is_given else command.values(self.cell, self.card).get(argument, "")
+        return value if value.isdecimal() else "0"
 
     def generate(
         self,
@@ -303,6 +307,19 @@ class RunningEngine:
         with self._asked():
             response = self._http.post(path, content=content, headers={"Content-Type": "application/json"})
         return self._document(path, response)
+
+    def reset_cache(self) -> bool:
+        """Makes it forget the prompts that it has seen; False where it cannot, or will not."""
+        card = self.card.reset_cache
+        if card is None:
+            return False
+        slots = range(int(self._started("parallel") or 1)) if "{slot}" in card.path else range(1)
+        fields = orjson.loads(orjson.dumps(card.body).replace(b"{model_name}", orjson.dumps(self.model)[1:-1]))
+        with self._asked():
+            answers = [
+                self._http.request(card.method, card.path.replace("{slot}", str(slot)), json=fields) for slot in slots
+            ]
+        return all(answer.is_success for answer in answers)
 
     def get(self, path: str) -> Any:
         """The JSON answer on any path; else as ``post``."""

@@ -29,6 +29,7 @@ class Probed:
         refused: each way that was not, with the reason.
         warm_delta: largest difference of a score when it is asked for again, in nats: what a prefix cache changes.
         batch_delta: largest difference between a score asked for alone and among eight, in nats.
+        emptied: the prefix cache was emptied before the first score, so that the second shows what it changes.
 
     """
 
@@ -37,6 +38,7 @@ class Probed:
     refused: Mapping[str, str]
     warm_delta: float
     batch_delta: float
+    emptied: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored with a result."""
@@ -50,11 +52,12 @@ def probe(
 
     A way is good when it gives a likely and an unlikely continuation log-probabilities that are finite, below 0 and
     different, the likely one the higher (not asked of an engine that makes up its texts), and the same ones again,
-    within 0.1, when they are asked for a second time and when eight requests are under way. Estimates are tried only
-    with ``exact=False``, and only where no exact way is good.
+    within 0.1, when they are asked for a second time and when eight requests are under way. An engine that was started
+    here empties its prefix cache before, if it can; others may need that of a server that already ran. Estimates are
+    tried only with ``exact=False``, and only where no exact way is good.
     """
     named = engine.card.loglikelihood if ways is None else ways
-    good: dict[str, tuple[float, float]] = {}
+    good: dict[str, tuple[float, float, bool]] = {}
     refused = {}
     for name in sorted(named, key=lambda name: not WAYS[name].exact):
         if not WAYS[name].exact and (exact or good):
@@ -71,8 +74,9 @@ def probe(
     return Probed(tuple(good), WAYS[first].exact, refused, *good[first])
 
 
-def _try(engine: RunningEngine, way: str, bos: bool | None) -> tuple[float, float]:
-    """Largest differences when warm and in a batch; Unscorable when the way is not good."""
+def _try(engine: RunningEngine, way: str, bos: bool | None) -> tuple[float, float, bool]:
+    """Largest differences when warm and in a batch, and whether it began cold; Unscorable when the way is not good."""
+    emptied = WAYS[way].exact and not engine.cell.is_given and engine.reset_cache()
     context, likely, unlikely = _TOY if engine.cell.model.toy else _WORLD
     pairs = [(context, likely), (context, unlikely)]
     cold = loglikelihood(engine, pairs, ways=[way], concurrency=1, bos=bos)
@@ -84,7 +88,7 @@ def _try(engine: RunningEngine, way: str, bos: bool | None) -> tuple[float, floa
         raise Unscorable(
             f"a text scores differently: by {warm_delta:.3g} when asked again, by {batch_delta:.3g} among {BATCH}"
         )
-    return warm_delta, batch_delta
+    return warm_delta, batch_delta, emptied
 
 
 def _require_sane(scored: Sequence[Scored], *, exact: bool, ordered: bool) -> None:
