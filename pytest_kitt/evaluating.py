@@ -206,16 +206,25 @@ def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Pro
     """The scored responses by the questions' ids; each is on its way to the store as soon as it is known."""
     partial = _Partial(asked.questions)
     found: dict[str, Scored] = {}
+    unsent: list[Scored] = []
 
     def on_scored(place: int, scored: ways.Scored | Unscorable, e2e_ms: float) -> None:
         if isinstance(scored, Unscorable):
             raise InvalidMeasurement(f"{asked.card.name}: {scored}") from scored
         for question, response in partial.take(place, scored.logprob, e2e_ms):
             found[question.id] = scoring.score(asked.card, question, response)
-            _send(item, [found[question.id]])
+            unsent.append(found[question.id])
+
+    def send() -> None:
+        _send(item, unsent)
+        unsent.clear()
 
     pairs = [pair for question in asked.questions for pair in question.pairs]
-    each_scored(engine, pairs, ways=probed.ways, ask=_timed(item, engine, asked, probed), on_scored=on_scored)
+    ask = _timed(item, engine, asked, probed, on_table=send)
+    try:
+        each_scored(engine, pairs, ways=probed.ways, ask=ask, on_scored=on_scored)
+    finally:
+        send()
     return found
 
 
@@ -237,10 +246,17 @@ class _Partial:
             yield question, Response(logprobs=tuple(said[n] for n in sorted(said)), e2e_ms=slowest)
 
 
-def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed) -> Ask:
-    """Asks by the load client; what is said by the way that was found best counts as the evaluation's load."""
+def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed, on_table: Callable[[], None]) -> Ask:
+    """Asks by the load client; what is said by the way that was found best counts as the evaluation's load.
+
+    ``on_table`` is called when all answers of a table have been told.
+    """
 
     def ask(what: str, path: str, bodies: Iterable[bytes], on_answer: OnAnswer) -> None:
+        def on_requests(table: RequestTable) -> None:
+            _answered(engine, table, on_answer)
+            on_table()
+
         with tempfile.TemporaryFile() as file:
             count = 0
             for body in bodies:
@@ -257,7 +273,7 @@ def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probe
                 (load_for(engine, asked.concurrency, count), calls, f"requests:{count}"),
                 label="" if what == probed.ways[0] else what,
                 api=engine.card.dialects[0],
-                on_requests=lambda table: _answered(engine, table, on_answer),
+                on_requests=on_requests,
                 **_ONCE,
             )
 

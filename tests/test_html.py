@@ -408,6 +408,16 @@ def test_questions_come_wrong_ones_first_and_bounded() -> None:
     assert "500 wrong of 501" in page.text
 
 
+def test_a_long_prompt_is_shown_by_its_end() -> None:
+    """The question stands behind all worked examples."""
+    store = Store()
+    row = {"task": "maths", "question": "Example. " * 200 + "What is 7 times 8?", "answer": "56", "response": "56"}
+    store.add(questions(row), category="quality")
+    page = Page(store.page())
+    assert "Example. What is 7 times 8?" in page.text
+    assert "Example. " * 100 not in page.text
+
+
 def test_unreadable_samples_cost_the_chart_alone() -> None:
     """Blocks that are none, and rows that are none."""
     store = Store()

@@ -237,9 +237,17 @@ def _shown(one: Told, blocks: Blocks, share: Share) -> Shown:
     looked = look(one.result, blocks, labels, max_bytes=share.read_bytes, timed=_TIMED)
     asked = questions(one.result, blocks, max_bytes=share.read_bytes, rows=share.questions)
     if asked is not None:
-        asked = dataclasses.replace(asked, rows=[tamed(row, _ANSWER_CHARS) for row in asked.rows])
+        asked = dataclasses.replace(asked, rows=[tamed(_asked_last(row), _ANSWER_CHARS) for row in asked.rows])
     loads = tuple(_load(load, looked.get(load.label), share.marks // len(one.loads)) for load in one.loads)
     return Shown(one, loads, asked)
+
+
+def _asked_last(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with the end of its prompt, where that is long: the question stands behind all worked examples."""
+    text = row.get("question")
+    if not isinstance(text, str) or len(text) <= _ANSWER_CHARS:
+        return row
+    return {**row, "question": f"… {text[2 - _ANSWER_CHARS :]}"}
 
 
 def _load(load: told.Load, looked: Looked | None, marks: int) -> LoadShown:
