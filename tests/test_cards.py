@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pytest_kitt import cards, shipped
 from pytest_kitt.cards import EngineCard, RuntimeCard
@@ -363,3 +364,20 @@ def test_every_number_of_a_card_has_a_pattern() -> None:
         (c.name, name) for c in CARDS.values() for name in NUMBERS if (a := c.arguments.get(name)) and not a.pattern
     ]
     assert without == [(engine, "tensor_parallel") for engine in ("exllamav2", "exllamav3", "llama_cpp")]
+
+
+def test_the_c_library_reads_what_python_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is shipped, and what is wrong has the same sentence."""
+    wrong = tmp_path / "x.yaml"
+    wrong.write_text("name: a\nargs: [1,\n\ttwo: @x\n")
+    shipped_files = sorted([*shipped.ENGINES.rglob("*.yaml"), *shipped.SUITES.rglob("*.yaml")])
+    said, told = [], []
+    for _ in ("the C library, where there is one", "Python"):
+        said.append([cards.read_yaml(path) for path in shipped_files])
+        with pytest.raises(UserError, match="not valid YAML") as caught:
+            cards.read_yaml(wrong)
+        told.append(str(caught.value))
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert len(said[0]) > 12
+    assert said[0] == said[1]
+    assert told[0] == told[1]

@@ -1,9 +1,9 @@
 """Do the tests pass? The few that failed beside others are run once more with the machine to themselves, and named.
 
-``python -m tools.run_tests [pytest's arguments]`` runs them on four workers: half of the time a test waits for an
-engine, a container or a signal, so that two leave two cores idle. Many start engines, clients and browsers, and on two
-cores a neighbour can hold a machine for seconds. A test that then passes alone is UNSTABLE, as the last
-lines say: a fault of that test, to be mended. One that fails twice is a failure; so are more than three at once.
+``python -m tools.run_tests [pytest's arguments]`` runs them on four workers: most tests wait for longer than they
+compute, for an engine, a container or a signal, and two workers leave two cores idle. Many start engines, clients and
+browsers, and on two cores a neighbour can hold a machine for seconds. A test that then passes alone is UNSTABLE, as the
+last lines say: a fault of that test, to be mended. One that fails twice is a failure; so are more than three at once.
 """
 
 from __future__ import annotations

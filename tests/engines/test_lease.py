@@ -39,7 +39,7 @@ GPU, TWO, MACHINE = Need(gpus=1), Need(gpus=2), Need(machine=True)
 # takes what each line on stdin asks for and gives it back at the next line; whoever has something leaves a sign, and
 # cries if a living one's is there that excludes it
 ACTOR = """
-import json, os, subprocess, sys
+import json, os, subprocess, sys, time
 from pathlib import Path
 from pytest_kitt.engine import orphans
 from pytest_kitt.engine.lease import Holder, Need, held
@@ -89,6 +89,8 @@ for line in iter(sys.stdin.readline, ""):
                 process = subprocess.Popen(["sleep", "60"], env=env, start_new_session=True,
                                            stdout=subprocess.DEVNULL)
                 lease.note(process.pid)
+                while not Path(f"/proc/{process.pid}/environ").read_bytes():  # for a moment of its start it has none
+                    time.sleep(0.01)
                 say("engine", process.pid)
             say("has", *lease.gpus)
             sys.stdin.readline()

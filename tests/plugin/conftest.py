@@ -1,4 +1,4 @@
-"""What do the tests of the kitt command share? How it is run, and a store with runs in it."""
+"""What do the tests of sessions and of the kitt command share? Lean sessions, a command, a store with runs in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from pytest_kitt.cli import app
 from pytest_kitt.measure.results import CellFacts, Measurement, Result, Run
 from pytest_kitt.store.database import opened
 from pytest_kitt.store.writer import StoreWriter
+
+_NEIGHBOURS = ("anyio", "benchmark", "docker", "html", "metadata")
+
+
+@pytest.fixture(autouse=True)
+def lean_sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions within tests go without plugins that test_neighbours.py alone is about: a tenth of a session's start."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("pytester")  # which takes the variable away
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in _NEIGHBOURS))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def engine(image: str, mode: str = "serve", **said: Any) -> dict[str, Any]:
         "entrypoint": ["python3", "-u", "-c", SERVER.replace("$", "$$"), mode, "0.0.0.0", "8080"],
         "ports": ["127.0.0.1::8080"],
         "depends_on": ["beside"],
-        "stop_grace_period": "1s",
+        "init": True,  # without which it would not hear that it is to stop
         "restart": "always",
         **said,
     }
@@ -99,7 +99,7 @@ def engine(image: str, mode: str = "serve", **said: Any) -> dict[str, Any]:
 
 def stack(folder: Path, image: str, said: dict[str, Any], **beside: Any) -> Path:
     """A compose file with the engine and a service that it depends on, each with what it keeps."""
-    idle = {"image": image, "entrypoint": ["sleep", "600"], "stop_grace_period": "1s", "volumes": ["/unnamed"]}
+    idle = {"image": image, "entrypoint": ["sleep", "600"], "init": True, "volumes": ["/unnamed"]}
     services = {"engine": said, "beside": idle | beside, "unused": {"image": "kitt-test/none:1"}}
     file = folder / "its stack $1.yaml"
     file.write_text(yaml.safe_dump({"services": services, "volumes": {"kept": {}}}))

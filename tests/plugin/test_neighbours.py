@@ -45,6 +45,11 @@ def test_flaky(kitt_load, kitt_measure):
 """
 
 
+@pytest.fixture(autouse=True)
+def lean_sessions() -> None:
+    """Here all plugins are loaded."""
+
+
 def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
     """A session in a process of its own."""
     return pytester.runpytest_subprocess(*FAST, *args)
