@@ -30,6 +30,7 @@ from pytest_kitt.engine.dockerd import Docker
 MARK = "KITT_MARK"
 _POLL_S = 0.5
 _SWEEP_S = 2.0
+_LOOKS = 2
 _LATE_S = 5.0  # a container whose creation was asked for just before the session was killed appears within these
 _CLOSE_S = 20.0
 _PR_SET_PDEATHSIG = 1
@@ -120,13 +121,18 @@ def carries(pid: int, mark: str) -> bool:
 
 
 def kill_marked(mark: str, within_s: float = _SWEEP_S, *, spare: str = "") -> None:
-    """Kills every marked process, again until none is left: a process may fork while it is being looked for.
+    """Kills every marked process, again until two looks find none.
+
+    A process may fork while it is being looked for, and one that is just starting has no environment for a moment.
 
     Those that carry the mark ``spare`` live on. What the killed ones leave in /dev/shm is removed.
     """
     deadline = time.monotonic() + within_s
     left: set[shared.Segment] = set()
-    while pids := [p for p in marked(mark) if not (spare and carries(p, spare))]:
+    looks = _LOOKS
+    while looks:
+        pids = [p for p in marked(mark) if not (spare and carries(p, spare))]
+        looks = _LOOKS if pids else looks - 1
         left |= shared.mapped(pids)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
