@@ -271,13 +271,18 @@ def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probe
                 item,
                 engine,
                 (load_for(engine, asked.concurrency, count), calls, f"requests:{count}"),
-                label="" if what == probed.ways[0] else what,
+                label=_label(item, asked.card.name if what == probed.ways[0] else what),
                 api=engine.card.dialects[0],
                 on_requests=on_requests,
                 **_ONCE,
             )
 
     return ask
+
+
+def _label(item: pytest.Item, name: str) -> str:
+    """None for the first load of a test; another evaluation, or another way to ask, gives its name."""
+    return name if recording.of(item).loads else ""
 
 
 def _answered(engine: RunningEngine, table: RequestTable, on_answer: OnAnswer) -> None:
@@ -314,6 +319,7 @@ def _write(item: pytest.Item, engine: RunningEngine, asked: Asked) -> dict[str, 
             Prompts(texts, most, name=card.name, fields=_fields(card, api)),
             f"requests:{len(questions)}",
         ),
+        label=_label(item, card.name),
         api=api,
         keep_text=True,
         unit="questions",

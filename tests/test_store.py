@@ -13,8 +13,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,22 @@ def test_migrations_and_models_agree(db: str) -> None:
     engine.dispose()
     assert version == schema.HEAD
     assert [d for d in found if "alembic_version" not in str(d)] == []
+
+
+def test_sessions_that_begin_at_once_share_the_facts_of_their_machine(db: str) -> None:
+    """None of them looks first whether another has written them."""
+    begin = threading.Barrier(6)
+    with opened(db) as engine:
+
+        def session(number: int) -> None:
+            begin.wait(timeout=60)
+            StoreWriter(engine).start_run(run_record(number))
+
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(session, range(6)))
+        with engine.connect() as connection:
+            assert len(reader.list_runs(connection, synthetic=True)) == 6
+            assert connection.execute(sa.select(sa.func.count()).select_from(schema.fingerprints)).scalar() == 1
 
 
 def test_a_reference_must_be_clear(tmp_path: Path) -> None:

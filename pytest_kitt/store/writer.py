@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pytest_kitt.hardware import identity
 from pytest_kitt.measure.results import CellFacts, Measurement, Result, Run, RunStatus, Samples
@@ -28,9 +29,8 @@ class StoreWriter:
         """Writes a run with status running."""
         fingerprint = {"key": run.fingerprint["key"], "facts": dict(run.fingerprint)}
         with self._engine.begin() as connection:
-            known = sa.select(schema.fingerprints.c.key).where(schema.fingerprints.c.key == fingerprint["key"])
-            if connection.execute(known).first() is None:
-                connection.execute(schema.fingerprints.insert().values(fingerprint))
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(insert(schema.fingerprints).values(fingerprint).on_conflict_do_nothing())
             row = {
                 "id": run.id,
                 "started_at": run.started_at,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -512,9 +513,21 @@ def test_a_busy_port(start: Start, tmp_path: Path) -> None:
     assert (code, "address already in use" in log) == (1, True)
     other = tmp_path / "other"
     other.mkdir()
-    with running("tabby", other, f"--port={port}") as double:
-        assert double.url.endswith(f":{int(port) + 1}")
-        assert f"Port {port} is currently in use. Switching to {int(port) + 1}." in double.output.read_text()
+    with _taken_with_a_free_neighbour() as taken, running("tabby", other, f"--port={taken}") as double:
+        assert double.url.endswith(f":{taken + 1}")
+        assert f"Port {taken} is currently in use. Switching to {taken + 1}." in double.output.read_text()
+
+
+@contextmanager
+def _taken_with_a_free_neighbour() -> Iterator[int]:
+    """A port on which somebody listens, while the next one is free."""
+    with ExitStack() as life:
+        while True:
+            port: int = life.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with suppress(OSError, OverflowError), socket.socket() as neighbour:
+                neighbour.bind(("127.0.0.1", port + 1))
+                break
+        yield port
 
 
 def test_tgi_takes_its_arguments_from_variables_too() -> None:

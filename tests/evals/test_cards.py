@@ -60,7 +60,7 @@ def test_mmlu_has_57_subjects_each_in_one_group() -> None:
     [
         ({"promt": "x"}, "mine.kitt.yaml:10: unknown key 'promt'; did you mean 'prompt'?"),
         ({"clustr": "passage_id"}, "mine.kitt.yaml:10: unknown key 'clustr'; did you mean 'cluster'?"),
-        ({"cluster": 7}, ":10: key 'cluster': Input should be a valid string"),
+        ({"cluster": 7}, ":10: key 'cluster': expected a text, found 7"),
         ({"fewshot": {"cuont": 1}}, ":11: unknown key 'fewshot.cuont'; did you mean 'count'?"),
         ({"filters": {"a": [{"filter": "regex", "patern": "x"}]}}, "unknown key 'filters.a.0.patern'; did you mean"),
         (

@@ -241,16 +241,16 @@ def test_scripts_for_each_shell(command: tuple[str, ...], shell: str, word: str)
 
 
 def test_completion_never_complains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a store that is none, and a card that is broken, the tab key offers nothing and says nothing."""
+    """With a store that is none, and a card that is broken, the tab key offers what there is and says nothing."""
     home = Path(os.environ["KITT_HOME"])
     (home / "kitt.db").write_text("none" * 99)
     (home / "engines").mkdir()
     (home / "engines" / "bad.yaml").write_text("name: [")
     monkeypatch.setenv("_KITT_COMPLETE", "complete_bash")
-    for line in ("kitt run -e ", "kitt results show 2"):
+    for line, offered in (("kitt run -e v", "vllm"), ("kitt results show 2", "")):
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
         with pytest.raises(SystemExit):
             app.main(())
-    said = capsys.readouterr()
-    assert (said.out.strip(), said.err) == ("", "")
+        said = capsys.readouterr()
+        assert (said.out.strip(), said.err) == (offered, "")

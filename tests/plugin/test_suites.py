@@ -144,7 +144,7 @@ def test_determinism(pytester: pytest.Pytester) -> None:
 def test_a_failing_engine_fails_every_benchmark(pytester: pytest.Pytester) -> None:
     """A third of the requests is refused: no benchmark of speed passes, and each says how many failed, and why."""
     # of accuracy, with questions to be had first; and one that takes half a minute to say the same
-    others = ("exact_match", "consistency", *shipped_names(), "memory")
+    others = ("exact_match", "consistency", "chat_template", *shipped_names(), "memory")
     first = [labels[0] for name, labels in VARIANTS.items() if name not in others]
     result = simulated(pytester, ",".join(first), ttft_ms=1, itl_ms=0, error_rate=0.3)
     found = stored()
