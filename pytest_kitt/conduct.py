@@ -310,6 +310,7 @@ class Conductor:
             params={
                 **found.params,
                 **record.params,
+                **({"cell_number": self.kitt.cells.index(cell)} if cell in self.kitt.cells else {}),
                 **({"gpus": list(gpus)} if (gpus := self.kitt.engines.gpus) else {}),
             },
             metrics=tuple(record.metrics),

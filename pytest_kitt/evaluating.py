@@ -16,7 +16,7 @@ from pytest_kitt import loading, recording, relay, session
 from pytest_kitt.dialect import apis
 from pytest_kitt.engine import command
 from pytest_kitt.engine.base import RunningEngine
-from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable
+from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable, UserError
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, drift, prompts, scoring, similarity, subset, ways
 from pytest_kitt.evals.card import EvalCard
@@ -39,6 +39,8 @@ RETRIES = 8
 _LETTER = 1  # an estimate by the first token says something of choices that are a letter, and of nothing longer
 _ESTIMATE = "first_token"
 _OLLAMA = ("ollama-chat", "ollama-generate")  # what is said of an answer goes into their options
+_ANY = "openai"  # the card of a server of which no more is known
+_WHOSE = "if it is an engine of which more is known, say which: --kitt-engine=llama_cpp, vllm, ... beside --kitt-url"
 _NS_PER_MS = 1e6
 _ONCE: Mapping[str, Any] = {  # each question once; the answers count, not how fast they come
     "warmup": 0,
@@ -123,6 +125,8 @@ def _asked(
     card = cards.read(path)
     if shots is not None:
         card = card.with_shots(shots)
+    if limit is not None and limit < 0:
+        raise UserError(f"kitt_evaluate: limit={limit}: it is a number of questions, 0 for all of them")
     similarity.require(card)
     loaded = data.load(card, path.parent, offline=kitt.settings.offline)
     every = prompts.ask(card, loaded.subsets, str(path))
@@ -183,7 +187,8 @@ def _probed(engine: RunningEngine, card: EvalCard) -> tuple[EvalCard, Probed]:
     letters = isinstance(card.choices, list) and all(len(choice) == _LETTER for choice in card.choices)
     probed = _probed_once(engine, exact=not letters)
     if isinstance(probed, Unscorable):
-        pytest.skip(f"{card.name} needs log-probabilities: {probed}")
+        named = f"; {_WHOSE}" if engine.card.name == _ANY else ""
+        pytest.skip(f"{card.name} needs log-probabilities: {probed}{named}")
     if probed.exact:
         return card, probed
     renamed = [m.model_copy(update={"name": f"{m.name or m.metric}_{_ESTIMATE}"}) for m in card.metrics]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pytest_kitt.errors import nearest
+from pytest_kitt.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -125,6 +125,23 @@ def _choices(error: ErrorDetails) -> list[str]:
 
 def _dotted(loc: Iterable[int | str]) -> str:
     return repr(".".join(map(str, loc)))
+
+
+def require_single_keys(path: Path, source: str) -> None:
+    """UserError for a key that a mapping of a YAML text has twice: YAML's reader takes the last without a word."""
+    waiting = [yaml.compose(source, yaml.SafeLoader)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            waiting += [value for _, value in node.value]
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise UserError(f"{path}:{line}: key {key.value!r} is there twice; keep one of them")
+                seen.add(key.value)
 
 
 def _tree(path: Path) -> yaml.Node | None:

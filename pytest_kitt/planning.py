@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,20 @@ def _history(settings: Settings, items: Iterable[plan.Planned]) -> tuple[plan.Hi
     wanted = {(item.benchmark, item.version) for item in items}
     try:
         with read_only(settings.db) as connection:
-            return {pair: reader.passed_before(connection, *pair) for pair in wanted}, ""
+            past = {pair: reader.passed_before(connection, *pair) for pair in wanted}
     except UserError as error:
         return {}, f"Earlier runs are not known: {error}."
+    alike = {pair: [one for one in found if _same_questions(one.params, settings)] for pair, found in past.items()}
+    return alike, ""
+
+
+def _same_questions(params: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether an evaluation of earlier would ask as many now: a few say nothing about the cost of all."""
+    asked, there = params.get("questions"), params.get("questions_of")
+    if not isinstance(asked, int) or not isinstance(there, int):
+        return True
+    sample = params.get("data") == "sample"
+    return asked == min(settings.limit or there, there) and sample <= settings.offline
 
 
 def _cell(item: pytest.Item) -> Cell | None:

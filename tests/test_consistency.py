@@ -115,6 +115,18 @@ def test_variants_have_names_where_there_are_several() -> None:
     assert read(stored(1, "a", rows), stored(2, "b", rows, version="2")) == []
 
 
+def test_the_first_cell_of_the_session_is_the_reference() -> None:
+    """Whichever worker was done first; sets of one cell stay in the order of their results."""
+    rows = [row(1, "yes", correct=True)]
+    found = [(cell, variant, number) for cell, number in (("b", 1), ("a", 0)) for variant in ("c1", "c8")]
+    results = [
+        stored(place, cell, rows, variant, params={"cell_number": number})
+        for place, (cell, variant, number) in enumerate(found)
+    ]
+    (matrix,) = read(*results)
+    assert [s.name for s in matrix.sets] == ["a c1", "a c8", "b c1", "b c8"]
+
+
 def test_the_table() -> None:
     """One row a set: against the reference, and with each; almost all is not all."""
     sets = [answers("one", "y" * 20_000), answers("two", "y" * 19_999 + "n"), Answers("b", "three", {})]

@@ -115,6 +115,15 @@ def test_few_scores_need_percentiles_further_out() -> None:
         expanded(1)
 
 
+def test_as_many_right_in_each_cluster_is_no_less_than_independent() -> None:
+    """One wrong of six in each of ten: sixty questions, not ten; a spread makes the interval wider, never narrower."""
+    groups = [place // 6 for place in range(60)]
+    even = clustered_interval([0.0 if place % 6 == 0 else 1.0 for place in range(60)], groups, (0.0, 1.0))
+    uneven = clustered_interval([0.0 if place < 10 else 1.0 for place in range(60)], groups, (0.0, 1.0))
+    assert even == pytest.approx(wilson(50, 60, student_t(9)))
+    assert uneven[0] < even[0] < even[1] < uneven[1]
+
+
 def test_alike_scores_bound_those_that_were_not_seen() -> None:
     """At a bound it is Wilson's interval; between bounds it reaches to both sides; a single score says little."""
     assert alike_interval(1.0, 20, (0.0, 1.0)) == pytest.approx(wilson(20, 20))
@@ -127,10 +136,14 @@ def test_alike_scores_bound_those_that_were_not_seen() -> None:
 
 def test_clustered_intervals_by_hand() -> None:
     """Shares by Wilson with the effective size and t(3); other scores by mean and t(2), held within their bounds."""
-    error = clustered_standard_error(RIGHT, TOPICS)
-    effective = 0.7 * 0.3 / error**2
-    by_hand = wilson(0.7 * effective, effective, 3.182446305284263)  # scipy.stats.t.ppf(0.975, 3)
-    assert clustered_interval([float(one) for one in RIGHT], TOPICS, (0.0, 1.0)) == pytest.approx(by_hand)
+    t = 3.182446305284263  # scipy.stats.t.ppf(0.975, 3)
+    alike = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    effective = 0.7 * 0.3 / clustered_standard_error(alike, "aaabbcccdd") ** 2
+    assert effective < 10
+    by_hand = wilson(0.7 * effective, effective, t)
+    assert clustered_interval(alike, "aaabbcccdd", (0.0, 1.0)) == pytest.approx(by_hand)
+    assert 0.7 * 0.3 / clustered_standard_error(RIGHT, TOPICS) ** 2 > 10  # more questions than there are
+    assert clustered_interval([float(one) for one in RIGHT], TOPICS, (0.0, 1.0)) == pytest.approx(wilson(7, 10, t))
     groups = [0, 0, 1, 1, 2, 2, 2]
     half = 4.302652729696142 * clustered_standard_error(GRADES, groups)
     assert clustered_interval(GRADES, groups, (0.0, 1.0)) == pytest.approx((mean(GRADES) - half, mean(GRADES) + half))
@@ -142,7 +155,9 @@ def test_groups_without_a_spread_are_as_many_scores() -> None:
     """All right, one group, or groups that are all half right: no more is known than so many scores tell."""
     assert clustered_interval([1.0] * 12, list("aaabbbcccddd"), (0.0, 1.0)) == pytest.approx(wilson(4, 4))
     assert clustered_interval([1.0] * 12, ["a"] * 12, (0.0, 1.0)) == pytest.approx(wilson(1, 1))
-    assert clustered_interval([0.0, 1.0] * 4, list("aabbccdd"), (0.0, 1.0)) == alike_interval(0.5, 4, (0.0, 1.0))
+    alike = clustered_interval([0.0, 1.0] * 4, list("aabbccdd"), (0.0, 1.0))
+    assert alike == pytest.approx(wilson(4, 8, student_t(3)))
+    assert clustered_interval([1.0] * 8, list("aabbccdd"), (0.0, 1.0)) == alike_interval(1.0, 4, (0.0, 1.0))
     thirds = [0.1 + 0.2, 0.3] * 4
     assert clustered_interval(thirds, list("aabbccdd"), (0.0, 1.0)) == alike_interval(mean(thirds), 4, (0.0, 1.0))
 
@@ -268,6 +283,8 @@ def test_the_difference_of_two_scores_is_paired() -> None:
     low, high = difference_interval([0.0] * 50, [""] * 50, 1.0)
     assert -low == high == pytest.approx(1.959964 / 52)
     assert difference_interval([1.0], [""], 1.0)[1] == 1.0
+    by_sixes = [str(place // 6) for place in range(60)]
+    assert difference_interval([0.0] * 60, by_sixes, 1.0) == difference_interval([0.0] * 10, [""] * 10, 1.0)
 
 
 def test_differences_of_other_scores_use_their_own_spread() -> None:

@@ -23,7 +23,7 @@ CARD = """\
 # Are the answers right? Change the questions and the prompt to yours; docs/evaluations.md lists every key.
 name: NAME
 version: "1"
-summary: Sums of small numbers
+summary: Sums of two numbers
 dataset:
   path: NAME.jsonl
 prompt: "{{ question }}"
@@ -40,10 +40,10 @@ metrics:
 """
 
 QUESTIONS = """\
-{"question": "What is 3+4?", "answer": "7"}
-{"question": "What is 12+5?", "answer": "17"}
-{"question": "What is 20-8?", "answer": "12"}
-{"question": "What is 6+30?", "answer": "36"}
+{"question": "36+20=?", "answer": "56"}
+{"question": "12+35=?", "answer": "47"}
+{"question": "41+17=?", "answer": "58"}
+{"question": "63+11=?", "answer": "74"}
 """
 
 CATEGORIES = ("performance", "quality")

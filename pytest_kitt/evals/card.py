@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pytest_kitt import shipped
 from pytest_kitt.errors import UserError, nearest, why
-from pytest_kitt.mistakes import explained
+from pytest_kitt.mistakes import explained, require_single_keys
 
 SUFFIX = ".kitt.yaml"
 Mode = Literal["loglikelihood", "generate", "first-token"]
@@ -184,12 +184,13 @@ class PassRule(_Strict):
 
     Attributes:
         metric: name as recorded.
-        at_least: fails when the whole 95 % interval lies below, inconclusive when it straddles.
+        at_least: fails when the whole 95 % interval lies below, inconclusive when it straddles. A share of 1; of
+            BLEU's and ROUGE's likeness and its differences points of 100.
 
     """
 
     metric: str = ""
-    at_least: float = Field(ge=0, le=1)
+    at_least: float
 
 
 class EvalCard(_Strict):
@@ -288,6 +289,12 @@ class EvalCard(_Strict):
             raise ValueError(
                 f"passes: there is no metric {self.passes.metric!r}; {nearest(self.passes.metric, self.metric_names)}"
             )
+        if self.passes:
+            decides = self.passes.metric or self.metric_names[0]
+            low, high = self.bounds(decides)
+            if not low <= self.passes.at_least <= high:
+                asked = self.passes.at_least
+                raise ValueError(f"passes: {decides} lies between {low:g} and {high:g}, not at {asked:g}")
         known = set(self.dataset.configs)
         for group, configs in self.groups.items():
             if unknown := [name for name in configs if name not in known]:
@@ -297,7 +304,10 @@ class EvalCard(_Strict):
     def bounds(self, name: str) -> tuple[float, float]:
         """Between what a metric lies, by its name as recorded."""
         filters = [""] if self.compares else list(self.filters)
-        kind = next(m.metric for m in self.metrics for one in filters if metric_name(m, one) == name)
+        kinds = {metric_name(m, one): m.metric for m in self.metrics for one in filters}
+        if name not in kinds:
+            raise UserError(f"{self.name} has no metric {name!r}; {nearest(name, kinds)}")
+        kind = kinds[name]
         return {"max": (0.0, 100.0), "diff": (-100.0, 100.0)}.get(kind.rpartition("_")[2], (0.0, 1.0))
 
     @property
@@ -336,6 +346,7 @@ def read(path: Path) -> EvalCard:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {why(error)}; check the path") from error
     try:
+        require_single_keys(path, source)
         content = yaml.safe_load(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -78,6 +78,12 @@ def load(card: EvalCard, folder: Path, *, offline: bool = False) -> Data:
     return sample(card, folder)
 
 
+def require_file(card: EvalCard, folder: Path) -> None:
+    """UserError when what a card names as its file or folder is not there; what is in it is looked at later."""
+    if card.dataset.path and not (folder / Path(card.dataset.path).expanduser()).exists():
+        raise UserError(f"{card.name}: {folder / card.dataset.path} is not there; check dataset.path in its card")
+
+
 def sample(card: EvalCard, folder: Path) -> Data:
     """The few original questions that ship with a card; UserError when there are none."""
     if not card.dataset.sample:

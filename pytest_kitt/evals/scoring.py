@@ -74,7 +74,10 @@ class Scored:
         """What is stored of it."""
         question, response = self.question, self.response
         right = next(iter(self.scores.values()))
-        said = {"logprobs": list(response.logprobs)} if response.logprobs else {"extracted": dict(self.extracted)}
+        said: dict[str, Any] = {"extracted": dict(self.extracted)}
+        if response.logprobs:
+            choices = [choice[:_MAX_RESPONSE_CHARS] for choice in question.choices]
+            said = {"choices": choices, "logprobs": list(response.logprobs)}
         return {
             "id": question.id,
             "task": question.config or "questions",
@@ -87,8 +90,8 @@ class Scored:
             "scores": dict(self.scores),
             **said,
             "finish": "length" if response.cut else "stop",
-            "tokens": response.tokens,
-            "e2e_ms": round(response.e2e_ms, 3),
+            "tokens": response.tokens if response.tokens >= 0 else None,
+            "e2e_ms": round(response.e2e_ms, 3) if response.e2e_ms >= 0 else None,
         }
 
 
@@ -109,7 +112,8 @@ def response_of(row: Mapping[str, Any]) -> Response:
         raise ValueError("the response was too long to be kept whole")
     text = "" if "logprobs" in row else row["response"]
     logprobs = tuple(map(float, row.get("logprobs", ())))
-    return Response(text, logprobs, row["finish"] == "length", int(row["tokens"]), float(row["e2e_ms"]))
+    tokens, e2e_ms = (-1 if row[name] is None else row[name] for name in ("tokens", "e2e_ms"))
+    return Response(text, logprobs, row["finish"] == "length", int(tokens), float(e2e_ms))
 
 
 def score(card: EvalCard, question: Question, response: Response) -> Scored:

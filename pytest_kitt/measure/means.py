@@ -71,19 +71,21 @@ def clustered_interval(
 
     With t, the quantile of Student's distribution with G - 1 degrees of freedom for G groups. Where scores are 0 or 1
     it is Wilson's interval with t in place of z, of as many independent questions as have that standard error, mean
-    (1 - mean) / error**2: the effective sample size of surveys (Kott and Carr 1997; Dean and Pagano 2015). Unlike
-    mean -+ t errors, which stands for other scores, it holds its level near 0 and 1 too. Without a spread between
-    groups each counts as one score of ``alike_interval``.
+    (1 - mean) / error**2: the effective sample size of surveys (Kott and Carr 1997; Dean and Pagano 2015), at most as
+    many as there are. Unlike mean -+ t errors, which stands for other scores, it holds its level near 0 and 1 too.
+    Where nothing varies, nothing says whether the scores of a group go together: each group then counts as one score
+    of ``alike_interval``.
     """
     value = mean(scores)
     known = len(set(groups))
     error = clustered_standard_error(scores, groups) if known > 1 else 0.0
-    if error <= _NOTHING * (bounds[1] - bounds[0]):
+    nothing = error <= _NOTHING * (bounds[1] - bounds[0])
+    if known > 1 and bounds == (0.0, 1.0) and set(scores) == {0, 1}:
+        effective = len(scores) if nothing else min(len(scores), value * (1 - value) / error**2)
+        return wilson(value * effective, effective, student_t(known - 1))
+    if nothing:
         return alike_interval(value, known, bounds)
     t = student_t(known - 1)
-    if bounds == (0.0, 1.0) and all(score in bounds for score in scores):
-        effective = value * (1 - value) / error**2
-        return wilson(value * effective, effective, t)
     return max(min(bounds[0], value), value - t * error), min(max(bounds[1], value), value + t * error)
 
 

@@ -89,9 +89,12 @@ def difference_interval(differences: Sequence[float], clusters: Sequence[str], r
     """The 95 % interval of a mean of paired differences, none of which lies further from 0 than ``reach``.
 
     Of right and wrong answers (-1, 0, 1) it is Agresti and Min's (2005): half a question more in each of the four
-    cells. Of other scores, and where questions belong together, that of their mean by its (clustered) error.
+    cells. Of other scores, and where questions belong together, that of their mean by its (clustered) error; where
+    these differ nowhere, each cluster counts as one question.
     """
     n = len(differences)
+    if any(clusters) and not any(differences):  # nothing says whether those of a cluster go together
+        return difference_interval([0] * len(set(clusters)), (), reach)
     if any(clusters):
         return clustered_interval(differences, clusters, (-reach, reach))
     if any(one not in (-1, 0, 1) for one in differences):

@@ -26,11 +26,18 @@ Blocks = Callable[[int, Sequence[int]], Iterable[Samples]]  # the id of a result
 def read(results: Iterable[Mapping[str, Any]], blocks: Blocks) -> list[Matrix]:
     """The answers of a run's results, as the store has them, compared; results that cannot be trusted are left out."""
     asked = [one for one in results if one["cell"] and one["outcome"] in MEASURED and _stored(one)]
+    asked.sort(key=_cell_number)
     variants = {(one["benchmark"], one["version"]): Counter[str]() for one in asked}
     for one in asked:
         variants[one["benchmark"], one["version"]][_variant(one)] += 1
     groups = Counter((one["benchmark"], one["version"]) for one in asked)
     return matrices(_answers(one, blocks, variants) for one in asked if groups[one["benchmark"], one["version"]] > 1)
+
+
+def _cell_number(one: Mapping[str, Any]) -> int:
+    """The place of its cell in the session: the first is the reference, whichever worker was done first."""
+    number = one.get("params", {}).get("cell_number")
+    return number if isinstance(number, int) else 0
 
 
 def rows(matrix: Matrix) -> list[list[str]]:

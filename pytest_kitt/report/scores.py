@@ -144,7 +144,7 @@ def _score(numbers: Mapping[str, Measurement], name: str, params: Mapping[str, A
     if isinstance(most, int) and most > m.n == params.get("questions") and name not in sample:
         asked += f" of {most}"
     if isinstance(clusters, int) and m.method == "clustered":
-        asked += f" in {clusters} clusters"
+        asked += f" in {clusters} cluster{'s' if clusters > 1 else ''}"
     return Score(m, numbers.get(f"{name}_stderr"), asked)
 
 

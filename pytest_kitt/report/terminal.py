@@ -206,7 +206,8 @@ def remarks(result: Result, *, every_certificate: bool = False) -> Iterable[str]
     for load, certificate, slots in _certificates(result):
         said = result.outcome == "invalid" and bool(certificate["broken"])  # by its reason
         if every_certificate or (certificate["broken"] and result.category != "quality" and not said):
-            yield f"{item_label(result)}{load}: {_certified(certificate, slots)}"
+            scored = result.category == "quality" and result.outcome != "invalid"
+            yield f"{item_label(result)}{load}: {_certified(certificate, slots, scored=scored)}"
     if starts := result.params.get("engine_starts"):
         yield f"{item_label(result)}: on start {starts} of the engine: {result.params['engine_died']}"
     if (drifts := drift(result.params)) and drifts not in result.reason:
@@ -291,14 +292,17 @@ def all_certified(results: Iterable[Result]) -> str:
     )
 
 
-def _certified(c: Mapping[str, Any], slots: int) -> str:
-    """What a client proves of itself, in one line."""
+def _certified(c: Mapping[str, Any], slots: int, *, scored: bool) -> str:
+    """What a client proves of itself, in one line; scores do not depend on it."""
     load = f"{c['rate_sent_rps']:.4g} requests/s sent of {c['rate_asked_rps']:.4g} due"
     if slots:
         load = f"{slots} requests at a time found, {c['in_flight_mean']:.3g} under way on average"
     elif c["in_flight_target"]:
         load = f"{c['in_flight_mean']:.3g} of {c['in_flight_target']} requests under way"
-    word = f"NOT CERTIFIED ({'; '.join(c['broken'])}. Next: {c['cure']})" if c["broken"] else "certified"
+    word = "certified"
+    if c["broken"]:
+        then = "its times are in doubt, its scores are not" if scored else f"Next: {c['cure']}"
+        word = f"NOT CERTIFIED ({'; '.join(c['broken'])}. {then})"
     return (
         f"{word}: {load}, sent {c['lag_p50_ms']:.2g} ms late at p50, "
         f"{c['lag_p99_ms']:.2g} at p99, client at {c['cpu_share']:.0%} of a core, "

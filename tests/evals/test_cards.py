@@ -77,6 +77,7 @@ def test_mmlu_has_57_subjects_each_in_one_group() -> None:
         ({"filters": {"": [{"filter": "regex", "pattern": "("}]}}, "unterminated subpattern"),
         ({"filters": {"": [{"filter": "regex"}]}}, "filter regex needs a pattern"),
         ({"fewshot": {"count": 2}}, "either from a split or from samples"),
+        ({"passes": {"at_least": 20}}, "exact_match lies between 0 and 1, not at 20"),
         ({"passes": {"metric": "acc", "at_least": 0.5}}, "there is no metric 'acc'; known: exact_match"),
         ({"max_tokens": "many"}, "key 'max_tokens': expected a whole number, found 'many'"),
     ],
@@ -105,6 +106,23 @@ def test_what_is_no_card_is_told(tmp_path: Path, content: str, words: str) -> No
     with pytest.raises(UserError, match=r"mine\.kitt\.yaml") as told:
         cards.read(path)
     assert words in str(told.value)
+
+
+def test_a_key_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    """YAML's reader takes the last without a word."""
+    path = _write(tmp_path)
+    path.write_text(path.read_text() + "passes: {at_least: 0.9}\npasses: {at_least: 0.1}\n")
+    lines = len(path.read_text().splitlines())
+    with pytest.raises(UserError, match=f":{lines}: key 'passes' is there twice"):
+        cards.read(path)
+
+
+def test_the_likeness_of_texts_passes_by_points(tmp_path: Path) -> None:
+    """Of a hundred, as it is shown."""
+    metrics = [{"metric": "rouge1_max"}]
+    card = cards.read(_write(tmp_path, metrics=metrics, wrong="[question]", passes={"at_least": 20}))
+    assert card.passes is not None
+    assert card.bounds("rouge1_max") == (0.0, 100.0)
 
 
 def test_an_unknown_evaluation_is_told_with_the_nearest() -> None:

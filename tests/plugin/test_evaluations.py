@@ -463,6 +463,57 @@ def test_a_card_says_when_it_passes(pytester: pytest.Pytester, at_least: float, 
     assert one["outcome"] == outcome
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (("name: capitals", "name: mmlu"), "mmlu is a shipped evaluation, and results of both would mix; rename it"),
+        (("capitals.jsonl", "nowhere.jsonl"), "nowhere.jsonl is not there; check dataset.path in its card"),
+        (("{{ country }}", "{{ country"), "prompt: "),
+    ],
+)
+def test_what_can_be_seen_in_a_card_is_told_before_anything_starts(
+    pytester: pytest.Pytester, change: tuple[str, str], words: str
+) -> None:
+    """Its name, its file, its templates."""
+    _capitals(pytester, CAPITALS.replace(*change))
+    result = run(pytester, "capitals.kitt.yaml", "--kitt-dry-run")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert words in result.stdout.str()
+
+
+def test_two_cards_of_one_name_would_mix(pytester: pytest.Pytester) -> None:
+    """In the table, and in the store."""
+    _capitals(pytester)
+    (pytester.path / "more.kitt.yaml").write_text(CAPITALS)
+    result = run(pytester, "capitals.kitt.yaml", "more.kitt.yaml")
+    result.stdout.fnmatch_lines(["*more.kitt.yaml: capitals is the name of *capitals.kitt.yaml, too; rename one*"])
+
+
+def test_a_negative_limit_is_refused(pytester: pytest.Pytester) -> None:
+    """It would take all but the last ones."""
+    pytester.makepyfile(test_it='def test_it(kitt_evaluate):\n    kitt_evaluate("gsm8k", limit=-1)\n')
+    result = run(pytester, "--kitt-offline", "test_it.py")
+    result.stdout.fnmatch_lines(["*UserError: kitt_evaluate: limit=-1: it is a number of questions, 0 for all*"])
+
+
+def test_a_metric_that_there_is_not_is_told(pytester: pytest.Pytester) -> None:
+    """With the nearest."""
+    pytester.makepyfile(test_it='def test_it(kitt_evaluate):\n    kitt_evaluate("arc_easy")["ac"]\n')
+    result = run(pytester, "--kitt-offline", "test_it.py")
+    result.stdout.fnmatch_lines(["*arc_easy has no metric 'ac'; *acc*"])
+
+
+def test_a_few_questions_do_not_say_what_all_would_cost(pytester: pytest.Pytester) -> None:
+    """A plan takes what the same number of questions cost."""
+    run(pytester, "--kitt-offline", "--kitt-benchmark=hellaswag", "--kitt-limit=2").assert_outcomes(
+        passed=1, deselected=44
+    )
+    few = run(pytester, "--kitt-offline", "--kitt-benchmark=hellaswag", "--kitt-limit=2", "--kitt-dry-run")
+    few.stdout.fnmatch_lines(["*hellaswag *last run*"])
+    every = run(pytester, "--kitt-offline", "--kitt-benchmark=hellaswag", "--kitt-dry-run")
+    every.stdout.no_fnmatch_line("*hellaswag *last run*")
+
+
 def test_a_card_with_a_typo_ends_the_collection(pytester: pytest.Pytester) -> None:
     """With file, line and the nearest key, and without a traceback."""
     _capitals(pytester, CAPITALS.replace("answer:", "anser:"))
