@@ -49,6 +49,24 @@ def said(log: Path) -> str:
     return log.read_text().strip()
 
 
+ANNOUNCING = (
+    "import json, sys, time\n"
+    "sys.stderr.write('0.01 I load: ')\n"
+    "print(json.dumps({'url': 'http://127.0.0.1:9'}), flush=True)\n"
+    'sys.stderr.write(\'done\\n{"url": "http://in.the/middle"} of a line\\n\')\n'
+    "time.sleep(60)\n"
+)
+
+
+def test_an_address_is_heard_in_the_middle_of_other_messages(tmp_path: Path) -> None:
+    """Another thread had begun the line; it would be waited for in vain, as nothing says it again."""
+    with running([sys.executable, "-c", ANNOUNCING], env={}, log=tmp_path / "log", mark=MARK) as process:
+        deadline = time.monotonic() + 20
+        while not process.announced_url() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.announced_url() == "http://127.0.0.1:9"
+
+
 def test_a_grandchild_in_a_session_of_its_own_is_killed(tmp_path: Path) -> None:
     """Whoever inherited the mark ends with the engine."""
     log = tmp_path / "log"

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from pytest_kitt.engine.watchdog import MARK, kill_marked, marked
 from pytest_kitt.errors import EngineStartError
 
 _GRACE_S = 5.0
-_ANNOUNCEMENT = b'{"url":'
+_ANNOUNCEMENT = re.compile(rb'(\{"url": ?"[^"\n]*"\})\s*$', re.MULTILINE)
 # vLLM and SGLang give their workers titles, written over their environment, where the mark stands, unless told not to
 _KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
 
@@ -65,11 +66,12 @@ class EngineProcess:
         return self._kills.risen()
 
     def announced_url(self) -> str:
-        """The address that it printed as ``{"url": ...}``; empty until it did."""
-        for line in self.log.read_bytes().splitlines():
-            if line.startswith(_ANNOUNCEMENT):
-                return str(json.loads(line)["url"])
-        return ""
+        """The address that it printed as ``{"url": ...}``; empty until it did.
+
+        At the end of a line: another thread may have begun that line with a message of its own.
+        """
+        found = _ANNOUNCEMENT.search(self.log.read_bytes())
+        return str(json.loads(found[1])["url"]) if found else ""
 
 
 @contextlib.contextmanager
