@@ -130,8 +130,12 @@ def _dotted(loc: Iterable[int | str]) -> str:
 def require_single_keys(path: Path, source: str) -> None:
     """UserError for a key that a mapping of a YAML text has twice: YAML's reader takes the last without a word."""
     waiting = [yaml.compose(source, yaml.SafeLoader)]
+    looked: set[int] = set()  # an alias is the node that it names: it may hold itself, or be named very often
     while waiting:
         node = waiting.pop()
+        if id(node) in looked:
+            continue
+        looked.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):

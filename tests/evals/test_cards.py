@@ -12,6 +12,7 @@ from pytest_kitt.errors import UserError
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals.data import Subset
 from pytest_kitt.evals.prompts import Renderer
+from pytest_kitt.mistakes import require_single_keys
 
 _GOOD: dict[str, Any] = {
     "name": "mine",
@@ -115,6 +116,19 @@ def test_a_key_that_is_there_twice_is_told(tmp_path: Path) -> None:
     lines = len(path.read_text().splitlines())
     with pytest.raises(UserError, match=f":{lines}: key 'passes' is there twice"):
         cards.read(path)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["x: &a [*a]\n", "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 1}]\n" for n in range(12))],
+    ids=["it holds itself", "it is named very often"],
+)
+def test_aliases_do_not_hold_up_the_search_for_keys(tmp_path: Path, hostile: str) -> None:
+    """A card may come from a stranger; it is refused for its unknown keys."""
+    path = _write(tmp_path)
+    with pytest.raises(UserError, match="there twice"):
+        require_single_keys(path, f"{hostile}answer: 1\nanswer: 2\n")
+    require_single_keys(path, hostile)
 
 
 def test_the_likeness_of_texts_passes_by_points(tmp_path: Path) -> None:
