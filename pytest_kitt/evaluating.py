@@ -14,7 +14,6 @@ import pytest
 
 from pytest_kitt import loading, recording, relay, session
 from pytest_kitt.dialect import apis
-from pytest_kitt.engine import command
 from pytest_kitt.engine.base import RunningEngine
 from pytest_kitt.errors import EngineRequestError, InvalidMeasurement, Unscorable, UserError
 from pytest_kitt.evals import card as cards
@@ -155,15 +154,7 @@ def load_for(engine: RunningEngine, concurrency: int | None, requests: int) -> L
     """How so many requests are sent: some at a time, or as many as the server takes, beginning with its own slots."""
     if concurrency is not None:
         return Closed(min(concurrency, requests))
-    return Adaptive(min(_slots(engine) or CONCURRENCY, FIRST, requests), min(MOST, requests))
-
-
-def _slots(engine: RunningEngine) -> int:
-    """Requests that an engine answers at a time, as it was started here; 0 when that is not known."""
-    if engine.cell.is_given:
-        return 0
-    text = command.values(engine.cell, engine.card).get("parallel", "")
-    return int(text) if text.isdecimal() else 0
+    return Adaptive(min(engine.slots or CONCURRENCY, FIRST, requests), min(MOST, requests))
 
 
 def _responses(questions: Sequence[Question], rows: Iterable[Mapping[str, Any]]) -> dict[str, Response]:
@@ -212,10 +203,11 @@ def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Pro
     partial = _Partial(asked.questions)
     found: dict[str, Scored] = {}
     unsent: list[Scored] = []
+    failures: list[str] = []  # of loads that have ended: what the server said
 
     def on_scored(place: int, scored: ways.Scored | Unscorable, e2e_ms: float) -> None:
         if isinstance(scored, Unscorable):
-            raise InvalidMeasurement(f"{asked.card.name}: {scored}") from scored
+            raise InvalidMeasurement("; ".join([f"{asked.card.name}: {scored}", *failures])) from scored
         for question, response in partial.take(place, scored.logprob, e2e_ms):
             found[question.id] = scoring.score(asked.card, question, response)
             unsent.append(found[question.id])
@@ -225,7 +217,7 @@ def _compare(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Pro
         unsent.clear()
 
     pairs = [pair for question in asked.questions for pair in question.pairs]
-    ask = _timed(item, engine, asked, probed, on_table=send)
+    ask = _timed(item, engine, asked, probed, on_table=send, on_failures=failures.append)
     try:
         each_scored(engine, pairs, ways=probed.ways, ask=ask, on_scored=on_scored)
     finally:
@@ -251,10 +243,19 @@ class _Partial:
             yield question, Response(logprobs=tuple(said[n] for n in sorted(said)), e2e_ms=slowest)
 
 
-def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probed, on_table: Callable[[], None]) -> Ask:
+def _timed(
+    item: pytest.Item,
+    engine: RunningEngine,
+    asked: Asked,
+    probed: Probed,
+    *,
+    on_table: Callable[[], None],
+    on_failures: Callable[[str], None],
+) -> Ask:
     """Asks by the load client; what is said by the way that was found best counts as the evaluation's load.
 
-    ``on_table`` is called when all answers of a table have been told.
+    ``on_table`` is called when all answers of a table have been told, ``on_failures`` when a load has ended in which
+    requests failed.
     """
 
     def ask(what: str, path: str, bodies: Iterable[bytes], on_answer: OnAnswer) -> None:
@@ -272,7 +273,7 @@ def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probe
                 return
             calls = Calls(path, file.fileno(), count, name=asked.card.name)
             apply = loading.unrecorded if what == TOKENIZE else loading.apply
-            apply(
+            result = apply(
                 item,
                 engine,
                 (load_for(engine, asked.concurrency, count), calls, f"requests:{count}"),
@@ -281,6 +282,8 @@ def _timed(item: pytest.Item, engine: RunningEngine, asked: Asked, probed: Probe
                 on_requests=on_requests,
                 **_ONCE,
             )
+        if result.failed:
+            on_failures(result.failure_text)
 
     return ask
 

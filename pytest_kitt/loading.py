@@ -83,7 +83,7 @@ def unrecorded(
     api: Api,
     on_requests: Callable[[RequestTable], None],
     **options: Any,
-) -> None:
+) -> LoadResult:
     """Runs a load of which nothing is kept but what ``on_requests`` makes of it."""
     kitt, wanted = _wanted(item, engine, asked, api, options)
     try:
@@ -94,6 +94,7 @@ def unrecorded(
     except loads.Stopped as stopped:
         raise stopped.cause from None
     loads.require_trust(result, wanted, engine)
+    return result
 
 
 def _wanted(

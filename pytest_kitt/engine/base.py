@@ -204,12 +204,17 @@ class RunningEngine:
         return found[0]
 
     def _started_context(self) -> int | None:
-        return int(self._started("context")) or None  # 0 is the model's own
+        return self._started("context") or None  # 0 is the model's own
 
-    def _started(self, argument: str) -> str:
-        """The whole number that it was started with, as digits; 0 when nobody said one."""
+    @property
+    def slots(self) -> int:
+        """Requests that it answers at a time, as it was started here; 0 when that is not known."""
+        return self._started("parallel")
+
+    def _started(self, argument: str) -> int:
+        """The whole number that it was started with; 0 when nobody said one."""
         value = "" if self.cell.is_given else command.values(self.cell, self.card).get(argument, "")
-        return value if value.isdecimal() else "0"
+        return int(value) if value.isdecimal() else 0
 
     def generate(
         self,
@@ -313,7 +318,7 @@ class RunningEngine:
         card = self.card.reset_cache
         if card is None:
             return False
-        slots = range(int(self._started("parallel") or 1)) if "{slot}" in card.path else range(1)
+        slots = range(self.slots or 1) if "{slot}" in card.path else range(1)
         fields = orjson.loads(orjson.dumps(card.body).replace(b"{model_name}", orjson.dumps(self.model)[1:-1]))
         with self._asked():
             answers = [

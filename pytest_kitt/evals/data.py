@@ -67,7 +67,7 @@ def load(card: EvalCard, folder: Path, *, offline: bool = False) -> Data:
     """The rows of a card that lies in a folder; UserError says what is missing and how to get it."""
     dataset = card.dataset
     if dataset.path:
-        return _data(card, "file", _Files(folder / Path(dataset.path).expanduser(), dataset.sha256))
+        return _data(card, "file", _Files(_path(card, folder), dataset.sha256))
     if not offline:
         return _data(card, "hub", _Hub(card.name, dataset, offline=False))
     try:
@@ -80,8 +80,12 @@ def load(card: EvalCard, folder: Path, *, offline: bool = False) -> Data:
 
 def require_file(card: EvalCard, folder: Path) -> None:
     """UserError when what a card names as its file or folder is not there; what is in it is looked at later."""
-    if card.dataset.path and not (folder / Path(card.dataset.path).expanduser()).exists():
-        raise UserError(f"{card.name}: {folder / card.dataset.path} is not there; check dataset.path in its card")
+    if card.dataset.path and not (path := _path(card, folder)).exists():
+        raise UserError(f"{card.name}: {path} is not there; check dataset.path in its card")
+
+
+def _path(card: EvalCard, folder: Path) -> Path:
+    return folder / Path(card.dataset.path).expanduser()
 
 
 def sample(card: EvalCard, folder: Path) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import http.server
@@ -12,10 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from pytest_kitt import evaluating, shipped
 from pytest_kitt.cards import load_engines
 from pytest_kitt.cli.app import app
-from pytest_kitt.engine.base import RunningEngine
+from pytest_kitt.engine.base import Access, RunningEngine
 from pytest_kitt.evals import card as cards
 from pytest_kitt.evals import data, prompts
 from pytest_kitt.evals.prompts import Question
@@ -179,14 +179,32 @@ def test_one_sample_of_two_evaluations_is_still_one(pytester: pytest.Pytester) -
     assert re.findall(r'name="kitt.data" value="(\w+)"', text) == ["sample"]
 
 
-def test_an_engine_without_log_probabilities_skips_with_the_reason(pytester: pytest.Pytester) -> None:
-    """Never chance in place of a score; what is written needs none."""
+def test_choices_that_a_server_refuses_are_told_with_its_words(pytester: pytest.Pytester) -> None:
+    """The probe's texts are short; some of the questions are longer than the context."""
+    with _ways(pytester, "echo"):
+        result = run(pytester, "--kitt-offline", "--kitt-benchmark=mmlu", "--kitt-engine-arg=context=215")
+    result.assert_outcomes(errors=1, deselected=44)
+    result.stdout.fnmatch_lines(
+        ["*invalid: mmlu: ' A' cannot be scored: echo: *status 400*; 4 of 48 requests failed *"]
+    )
+    result.stdout.fnmatch_lines(["*invalid: mmlu: *maximum context length is 215 tokens*"])
+
+
+@contextlib.contextmanager
+def _ways(pytester: pytest.Pytester, ways: str) -> Iterator[None]:
+    """The simulated engine's card has these ways to say log-probabilities."""
     home = pytester.path / "home" / "engines"
     home.mkdir(parents=True)
     text = (shipped.ENGINES / "simulated.yaml").read_text(encoding="utf-8")
-    (home / "simulated.yaml").write_text(text.replace("loglikelihood: [echo, echo_text]", "loglikelihood: []"))
+    (home / "simulated.yaml").write_text(text.replace("loglikelihood: [echo, echo_text]", f"loglikelihood: [{ways}]"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KITT_HOME", str(home.parent))
+        yield
+
+
+def test_an_engine_without_log_probabilities_skips_with_the_reason(pytester: pytest.Pytester) -> None:
+    """Never chance in place of a score; what is written needs none."""
+    with _ways(pytester, ""):
         result = run(pytester, "--kitt-offline", "--kitt-benchmark=hellaswag,gsm8k", "-q")
     result.stdout.fnmatch_lines(["  hellaswag: skipped: hellaswag needs log-probabilities: engine simulated cannot*"])
     outcomes = result.parseoutcomes()
@@ -379,12 +397,14 @@ def test_questions_begin_with_the_engines_own_slots(
     known = load_engines()
     given = tuple(tuple(option.split("=")) for option in options)
     cell = Cell(engine, ModelRef(ref="m", name="m"), "process", overrides=given)  # type: ignore[arg-type]  # pairs
-    started = SimpleNamespace(cell=cell, card=known[engine])
-    assert evaluating.load_for(cast("RunningEngine", started), None, questions) == load
-    foreign = SimpleNamespace(cell=dataclasses.replace(cell, runtime="endpoint"), card=known[engine])
-    assert evaluating.load_for(cast("RunningEngine", foreign), None, 1000) == Adaptive(8, 256)
-    assert evaluating.load_for(cast("RunningEngine", started), 5, 1000) == Closed(5)
-    assert evaluating.load_for(cast("RunningEngine", started), 5, 3) == Closed(3)
+    access = Access("http://nowhere:1")
+    with access.client() as http:
+        started = RunningEngine(cell, known[engine], access, http=http)
+        foreign = RunningEngine(dataclasses.replace(cell, runtime="endpoint"), known[engine], access, http=http)
+    assert evaluating.load_for(started, None, questions) == load
+    assert evaluating.load_for(foreign, None, 1000) == Adaptive(8, 256)
+    assert evaluating.load_for(started, 5, 1000) == Closed(5)
+    assert evaluating.load_for(started, 5, 3) == Closed(3)
 
 
 def _answered() -> int:
